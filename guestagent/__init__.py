@@ -1,0 +1,1 @@
+"""The agent that keeps the database it runs beside."""
