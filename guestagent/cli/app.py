@@ -1,0 +1,117 @@
+"""The application: global options, which command is meant, and how errors end it.
+
+An error of ours prints one line and its hint on standard error (one JSON object
+with ``-f json``) and decides the exit status; anything else is a defect and shows
+its traceback with ``--debug``.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+from datastores.contract import DatastoreError
+from guestagent.cli import agents, backups, images, operations, verbs
+from guestagent.errors import AgentError, Fault, Refused, Told
+from objectstore.store import StoreError
+
+DESCRIPTION = """\
+Ostler keeps the database it runs beside: prepare it, users, settings, backup, restore.
+
+  ostler --agent unix:///run/ostler/bus?id=g1 status
+  ostler --agent ... backup create
+  ostler backup list -f json
+"""
+INTERRUPTED = 130
+
+
+class Ostler(App):  # type: ignore[misc]
+    """The ``ostler`` command."""
+
+    NAME = "ostler"
+
+    def __init__(self) -> None:
+        manager = CommandManager("ostler.commands")
+        for room in (verbs, agents, backups, operations, images):
+            for name, command in room.commands().items():
+                manager.add_command(name, command)
+        super().__init__(DESCRIPTION, version("ostler"), manager)
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
+    ) -> argparse.ArgumentParser:
+        wanted = {"formatter_class": argparse.RawDescriptionHelpFormatter, **(argparse_kwargs or {})}
+        parser: argparse.ArgumentParser = super().build_option_parser(description, version, wanted)
+        group = parser.add_argument_group("the agent")
+        group.add_argument(
+            "--agent",
+            metavar="URL",
+            default=os.environ.get("OSTLER_AGENT"),
+            help="unix:///dir?id=GUEST or rabbit://user@host:port/vhost?id=GUEST (environment: OSTLER_AGENT)",
+        )
+        group.add_argument(
+            "--request-id", metavar="ID", help="the same id is the same operation, however often it is sent"
+        )
+        group.add_argument("--deadline", metavar="SECONDS", type=float, help="give up after this long")
+        group.add_argument("--progress", choices=("plain", "none"), help="lines or nothing instead of bars")
+        return parser
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run the command that ``argv`` names; every error of ours leaves here, as an exit status."""
+        try:
+            return self._run(argv)
+        except (AgentError, DatastoreError, StoreError) as error:
+            fault = error.fault if isinstance(error, Told) else Fault.of(error)
+            print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
+            if self.options.debug:
+                raise
+            return fault.exit_status
+
+    def _run(self, argv: list[str]) -> int:
+        try:
+            factory, name, rest = self.command_manager.find_command(argv)
+        except ValueError as error:
+            near = ", ".join(self.get_fuzzy_matches(argv[0]))
+            raise Refused(f"there is no command {' '.join(argv[:2])!r}", hint=f"did you mean: {near}") from error
+        command = factory(self, self.options, cmd_name=name)
+        parser = command.get_parser(f"{self.NAME} {name}")
+        parser.error = _refuse
+        return int(command.run(parser.parse_args(rest)) or 0)
+
+    def interact(self) -> None:
+        """Print the help: there is no prompt of our own."""
+        self.parser.print_help()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise Refused(message, hint="--help shows what is wanted")
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    words = list(argv)
+    return any(
+        word in ("-fjson", "-f=json", "--format=json")
+        or (word in ("-f", "--format") and words[n + 1 : n + 2] == ["json"])
+        for n, word in enumerate(words)
+    )
+
+
+def _shown(fault: Fault, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"error": fault.to_json()}, ensure_ascii=False)
+    hint = f"\n  hint: {fault.hint}" if fault.hint else ""
+    return f"{fault.type}: {fault.message}{hint}"
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    try:
+        return int(Ostler().run(list(sys.argv[1:] if argv is None else argv)))
+    except KeyboardInterrupt:
+        return INTERRUPTED
