@@ -1,0 +1,80 @@
+"""Guests for tests: real servers of any installed datastore, in short folders, ended by their own pid."""
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datastores.contract import Node
+from datastores.manager import Manager
+from guestagent.declarations import load
+from guestagent.image import installation, prove, read_image
+from guestagent.node import manager_for, node_for
+
+IMAGE = "debian-12"
+
+
+@dataclass
+class Guests:
+    """Make nodes and managers below one folder; ``close`` stops every server and removes all."""
+
+    folder: Path
+    managers: list[Manager] = field(default_factory=list)
+
+    def node(self, datastore: str, version: str | None = None, guest_id: str | None = None) -> Node:
+        """Return a node with folders and a port of its own; nothing runs."""
+        declared, image = load(datastore), read_image(IMAGE)
+        wanted = version or image.versions(datastore)[0]
+        facts = installation(image, datastore, wanted)
+        guest = guest_id or f"g{secrets.token_hex(3)}"
+        home = self.folder / guest
+        made = node_for(guest, declared, wanted, facts, home / "root", home / "state", port=0)
+        prove(facts, made.host)
+        return made
+
+    def manager(
+        self,
+        datastore: str,
+        version: str | None = None,
+        guest_id: str | None = None,
+        *,
+        start: bool = True,
+        node: Node | None = None,
+    ) -> Manager:
+        """Return a manager of a new node; ``start``: initialised, configured, running and secured."""
+        node = node or self.node(datastore, version, guest_id)
+        manager = manager_for(load(datastore), node, self.state(node), "process")
+        self.managers.append(manager)
+        if start:
+            manager.settings.ensure()
+            manager.admin.initialise()
+            manager.service.start(timeout=60)
+            manager.admin.secure()
+        return manager
+
+    def state(self, node: Node) -> Path:
+        """Return a node's state folder."""
+        return self.folder / node.guest_id / "state"
+
+    def close(self) -> None:
+        """Stop what runs; nothing is left."""
+        for each in self.managers:
+            each.service.stop(timeout=20)
+        for each in self.managers:
+            shutil.rmtree(each.node.places.run, ignore_errors=True)
+        shutil.rmtree(self.folder)
+
+
+@contextlib.contextmanager
+def guests() -> Iterator[Guests]:
+    """Yield guests in a folder that the servers' accounts may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="og-", dir="/tmp"))
+    folder.chmod(0o755)
+    made = Guests(folder)
+    try:
+        yield made
+    finally:
+        made.close()
