@@ -18,9 +18,11 @@ stores need not be clever: 1 to 200 of ``A-Za-z0-9._-``, not beginning with a do
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+from isal import isal_zlib
 
 Buffer = bytes | bytearray | memoryview
 
@@ -86,6 +88,31 @@ class Stat:
     copies: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a container holds, and who was not heard: ``silent`` names the clusters that did not answer.
+
+    Only a ``complete`` listing proves that something is *not* there: nothing may be
+    freed on another.
+    """
+
+    objects: tuple[Stat, ...]
+    silent: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Return whether every cluster that may hold something answered."""
+        return not self.silent
+
+
+def checksum(data: Iterable[Buffer], start: int = 0) -> int:
+    """Return the CRC-32 of the buffers, one after the other; lets other threads run meanwhile."""
+    value = start
+    for buffer in data:
+        value = int(isal_zlib.crc32(buffer, value))
+    return value
+
+
 def split(name: str) -> tuple[str, str]:
     """Return container and object, or raise ``BadName``."""
     container, slash, key = name.partition("/")
@@ -138,3 +165,15 @@ class Store(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove an object, durable on return; no error where there is none."""
+
+    def listing(self, container: str, prefix: str = "") -> Listing:
+        """Return what ``list`` yields, and whether every cluster was heard."""
+        return Listing(tuple(self.list(container, prefix)))
+
+    def members(self) -> "Mapping[str, Store]":
+        """Return the clusters this store is made of, by name, to read copy by copy; a single one is ``""``."""
+        return {"": self}
+
+    def where(self, container: str) -> tuple[str, ...]:
+        """Return the members that are to hold a container, the preferred one first."""
+        return tuple(self.members())
