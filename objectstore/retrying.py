@@ -83,10 +83,10 @@ class Retrying(Store):
     def _own(self, name: str, data: Sequence[Buffer]) -> Stat | None:
         """Return the object's ``Stat`` where it holds just our bytes: the reply to our ``put`` was lost."""
         try:
-            found = self._store.stat(name)
+            found = self.stat(name)
             crc = 0
             for start in range(0, found.size, _CHUNK):
-                crc = checksum([self._store.get(name, start, _CHUNK)], crc)
+                crc = checksum([self.get(name, start, _CHUNK)], crc)
         except (Missing, Denied):  # where we may not look we cannot claim it
             return None
         same = found.size == sum(memoryview(buffer).nbytes for buffer in data) and crc == checksum(data)
