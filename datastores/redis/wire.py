@@ -1,0 +1,193 @@
+"""The protocol of Redis (RESP2) over a socket, as far as the agent speaks it.
+
+Source: the server's protocol specification.  A small client of our own: the same few
+lines carry commands and the replication stream, and the agent stays small in memory.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Union
+
+from datastores.contract import Endpoint, Node, NotReady, Secret, ToolFailed
+
+Reply = Union[None, int, bytes, "list[Reply]"]
+Word = str | bytes | int
+ACCOUNT = "ostler"
+PASSWORD = "agent-password"  # noqa: S105 - the name it is kept under
+
+_WAITING = ("LOADING", "BUSY", "MASTERDOWN", "NOMASTERLINK", "MISCONF", "TRYAGAIN")
+_LINE = 64 * 1024
+_CHUNK = 64 * 1024
+
+
+class ServerError(ToolFailed):
+    """The server answered with an error; ``code`` is its first word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the server refused: {text[:300]}")
+        self.code = text.split(" ", 1)[0]
+        self.text = text
+
+
+def encode(words: Sequence[Word]) -> bytes:
+    """Return a command as the array of bulk strings that the server reads."""
+    parts = [each if isinstance(each, bytes) else str(each).encode() for each in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in parts)
+
+
+class Connection:
+    """One connection: send commands, read replies; ``NotReady`` where the other end is gone."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self._kept = bytearray()
+
+    def call(self, *words: Word) -> Reply:
+        """Send one command and return its reply; ``ServerError`` where it was refused."""
+        reply = self.pipeline([words])[0]
+        if isinstance(reply, ServerError):
+            raise NotReady(reply.text) if reply.code in _WAITING else reply
+        return reply
+
+    def text(self, *words: Word) -> str:
+        """Return a reply that must be a string."""
+        reply = self.call(*words)
+        if not isinstance(reply, bytes):
+            raise ToolFailed(f"the server answered {words[0]!r} with no string")
+        return reply.decode("utf-8", "surrogateescape")
+
+    def items(self, *words: Word) -> list[Reply]:
+        """Return a reply that must be an array."""
+        reply = self.call(*words)
+        if not isinstance(reply, list):
+            raise ToolFailed(f"the server answered {words[0]!r} with no array")
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Reply | ServerError]:
+        """Send commands at once and return a reply, or the error, for each."""
+        self.send(b"".join(encode(each) for each in commands))
+        return [self._reply() for _ in commands]
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        with _lost():
+            self.channel.sendall(data)
+
+    def line(self) -> bytes:
+        """Read one line, without its end."""
+        while (end := self._kept.find(b"\n")) < 0:
+            if len(self._kept) > _LINE:
+                raise ToolFailed("the server's answer is not of its protocol")
+            self._more()
+        found = bytes(self._kept[:end])
+        del self._kept[: end + 1]
+        return found.removesuffix(b"\r")
+
+    def readinto(self, window: memoryview) -> int:
+        """Fill what has come already, else what comes next; 0 only at the end of the connection."""
+        if self._kept:
+            count = min(len(self._kept), len(window))
+            window[:count] = self._kept[:count]
+            del self._kept[:count]
+            return count
+        with _lost():
+            return self.channel.recv_into(window)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.channel.close()
+
+    def _reply(self) -> Reply | ServerError:
+        line = self.line()
+        kind, rest = line[:1], line[1:]
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            return ServerError(rest.decode("utf-8", "replace"))
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self._bulk(int(rest))
+        if kind == b"*":
+            return None if rest == b"-1" else [self._item() for _ in range(int(rest))]
+        raise ToolFailed("the server's answer is not of its protocol")
+
+    def _item(self) -> Reply:
+        found = self._reply()
+        if isinstance(found, ServerError):
+            raise found
+        return found
+
+    def _bulk(self, size: int) -> bytes:
+        while len(self._kept) < size + 2:
+            self._more()
+        found = bytes(self._kept[:size])
+        del self._kept[: size + 2]
+        return found
+
+    def _more(self) -> None:
+        with _lost():
+            data = self.channel.recv(_CHUNK)
+        if not data:
+            raise NotReady("the server closed the connection")
+        self._kept += data
+
+
+def dial(endpoint: Endpoint, timeout: float = 30.0) -> Connection:
+    """Return a connection that nobody has logged in to; the socket where there is one, else the port."""
+    with _lost():
+        if endpoint.socket.exists():
+            channel = socket.socket(socket.AF_UNIX)
+            channel.settimeout(timeout)
+            try:
+                channel.connect(str(endpoint.socket))
+            except OSError:
+                channel.close()
+                raise
+            return Connection(channel)
+        raise NotReady("the server does not listen")
+
+
+def outside(endpoint: Endpoint, timeout: float = 30.0) -> Connection:
+    """Return a connection over TCP, as a tenant has it."""
+    with _lost():
+        return Connection(socket.create_connection((endpoint.host, endpoint.port), timeout=timeout))
+
+
+@contextlib.contextmanager
+def agent(node: Node, timeout: float = 30.0) -> Iterator[Connection]:
+    """Yield a connection of the agent's own account; ``NotReady`` where the server is not there."""
+    secret = node.secrets.load(PASSWORD)
+    if secret is None:
+        raise NotReady("there is no agent account yet")
+    connection = dial(node.endpoint, timeout)
+    try:
+        login(connection, ACCOUNT, secret)
+        yield connection
+    finally:
+        connection.close()
+
+
+def login(connection: Connection, name: str, password: Secret) -> None:
+    """Log in; ``ServerError`` with the code WRONGPASS where it is refused."""
+    connection.call("AUTH", name, password.reveal())
+
+
+def info(connection: Connection, section: str) -> dict[str, str]:
+    """Return one section of INFO by field."""
+    return fields(connection.text("INFO", section))
+
+
+def fields(text: str) -> dict[str, str]:
+    """Return the fields of an INFO reply."""
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+    return {name: value.strip() for name, value in pairs}
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotReady(f"the server does not answer: {error.strerror or type(error).__name__}") from error
