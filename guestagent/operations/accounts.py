@@ -1,0 +1,36 @@
+"""The changing verbs of a datastore's parts: each is an operation of three steps, made here for all of them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from datastores.contract import JSON, NotFound
+from guestagent.errors import Failed
+from guestagent.operations.run import Run
+
+if TYPE_CHECKING:
+    from guestagent.declarations import Verb
+
+_REMOVING = ("delete", "revoke")
+
+
+def perform(run: Run, verb: "Verb", args: Mapping[str, object]) -> JSON:
+    """Let the part do it, on a server that answers before and after."""
+    manager = run.guest.manager
+    method = getattr(manager.part(verb.part or ""), verb.name)
+
+    def move() -> JSON:
+        try:
+            result: JSON = method(**args)
+        except NotFound:
+            # A kill between the effect and its record: what was to go is gone.
+            if run.begun(verb.name) and verb.name in _REMOVING:
+                return None
+            raise
+        return result
+
+    run.step("accept", manager.admin.ping)
+    found = run.step(verb.name, move)
+    run.step("finish", manager.admin.ping)
+    if verb.mark.once and found is None:
+        raise Failed(f"{verb.key} had nothing to tell")
+    return found

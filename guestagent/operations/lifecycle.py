@@ -1,0 +1,170 @@
+"""``prepare``: from an empty machine to a database that serves its tenant."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from datastores.contract import JSON, Checkpoint, Databases, Users, verb
+from guestagent.errors import Refused
+from guestagent.operations.guest import Guest
+from guestagent.operations.marks import Marked, empty, mark, marked, settle
+from guestagent.operations.requests import DatabaseRequest, RestoreRequest, UserRequest, check_names, spelled
+from guestagent.operations.run import Run, attempt
+from guestagent.operations.service import quietly_stop, start_server
+
+STEPS = ("accept", "guard", "settings", "stage", "swap", "start", "secure", "accounts", "finish")
+
+
+@verb(noun="agent", scope="lifecycle", changes=True, timeout=6 * 3600.0, steps=STEPS)
+def prepare(
+    run: Run,
+    *,
+    databases: tuple[DatabaseRequest, ...] = (),
+    users: tuple[UserRequest, ...] = (),
+    settings: Mapping[str, object] = {},  # noqa: B006
+    restore: RestoreRequest | None = None,
+) -> dict[str, JSON]:
+    """Make the database: settings, data (new, or from a backup), accounts; the same request again changes nothing."""
+    guest = run.guest
+    wanted = run.step("accept", lambda: _accept(guest, databases, users, settings))
+    if run.step("guard", lambda: _guard(run)):
+        return _told(guest)
+    with _undone(run):
+        run.step("settings", lambda: _settings(guest, wanted))
+        checkpoint = run.step("stage", lambda: _stage(run, restore))
+        run.step("swap", lambda: swap(run))
+        run.step("start", lambda: start_server(run))
+        run.step("secure", lambda: _secure(guest, checkpoint))
+        run.step("accounts", lambda: _accounts(run, databases, users))
+        run.step("finish", lambda: _finish(run, restored=restore is not None))
+    return _told(guest)
+
+
+def swap(run: Run) -> None:
+    """Exchange staging and data, once: the mark in the data says whether it was done."""
+    manager = run.guest.manager
+    places, host = manager.node.places, manager.node.host
+    there = marked(places.data)
+    if there is not None and there.operation == run.id:
+        return
+    manager.service.stop()
+    host.folder(places.data)
+    host.exchange(places.staging, places.data)
+
+
+def fresh_staging(guest: Guest) -> None:
+    """Have an empty staging folder."""
+    places, host = guest.manager.node.places, guest.manager.node.host
+    host.remove(places.staging)
+    host.folder(places.staging)
+
+
+def _accept(
+    guest: Guest,
+    databases: tuple[DatabaseRequest, ...],
+    users: tuple[UserRequest, ...],
+    settings: Mapping[str, object],
+) -> dict[str, str]:
+    """Return the settings in the server's spelling; nothing has changed where this raises."""
+    check_names(guest.manager.datastore, databases, users)
+    checked = guest.manager.settings.check(spelled(settings))
+    return {name: value for name, value in checked.items() if value is not None}
+
+
+def _guard(run: Run) -> bool:
+    """Return whether the guest was prepared by this very request; ``Refused`` where it must be left alone."""
+    guest, data = run.guest, run.guest.manager.node.places.data
+    prepared = guest.journal.facts.get("prepared")
+    if prepared is not None:
+        if prepared != run.row.digest:
+            raise Refused("this guest was prepared before, by another request", hint="use the verbs for changes")
+        return True
+    there = marked(data)
+    if not empty(data) and (there is None or there.guest_id != guest.guest_id):
+        raise Refused(f"{data} holds data that this agent did not make", hint="move it away, or choose another root")
+    guest.journal.facts.set("failed", False)
+    return False
+
+
+def _settings(guest: Guest, wanted: Mapping[str, str]) -> None:
+    layered = guest.manager.settings
+    layered.switch(layered.write(wanted))
+
+
+def _stage(run: Run, restore: RestoreRequest | None) -> dict[str, JSON] | None:
+    """Fill staging; return the checkpoint of the backup it came from, or None for a new database."""
+    guest, node = run.guest, run.guest.manager.node
+    guest.manager.service.stop()
+    fresh_staging(guest)
+    if restore is not None:
+        raise Refused("restore is not built yet", field="restore")
+    staged = node.at(places=replace(node.places, data=node.places.staging))
+    guest.manager.datastore.admin(staged).initialise()
+    mark(guest, node.places.staging, Marked(guest.guest_id, run.id, "new"))
+    settle(node.places.staging)
+    return None
+
+
+def _secure(guest: Guest, checkpoint: Mapping[str, JSON] | None) -> None:
+    guest.manager.admin.secure()
+    if checkpoint is not None:
+        guest.manager.backup.confirm(Checkpoint(str(checkpoint["server_id"]), _object(checkpoint["position"])))
+
+
+def _accounts(run: Run, databases: tuple[DatabaseRequest, ...], users: tuple[UserRequest, ...]) -> None:
+    manager = run.guest.manager
+    for number, database in enumerate(databases):
+        run.check()
+        _databases(manager.part("databases")).create(database.name, charset=database.charset, collate=database.collate)
+        run.progress(number + 1, len(databases) + len(users), "objects")
+    for number, user in enumerate(users):
+        run.check()
+        _users(manager.part("users")).create(user.name, user.password, host=user.host, databases=user.databases)
+        run.progress(len(databases) + number + 1, len(databases) + len(users), "objects")
+
+
+def _finish(run: Run, *, restored: bool) -> None:
+    guest = run.guest
+    guest.manager.admin.probe()
+    guest.manager.node.host.remove(guest.manager.node.places.staging)
+    facts: dict[str, JSON] = {
+        "prepared": run.row.digest,
+        "failed": False,
+        "stopped": False,
+        "proven": guest.manager.settings.current(),
+    }
+    guest.journal.facts.set_all(facts)
+
+
+@contextmanager
+def _undone(run: Run) -> Iterator[None]:
+    """Where it fails or is cancelled: no half-made server is left running, no staging is left lying."""
+    whole = False
+    try:
+        yield
+        whole = True
+    finally:
+        if not whole:
+            places, host = run.guest.manager.node.places, run.guest.manager.node.host
+            quietly_stop(run.guest)
+            attempt("removing what was staged", lambda: host.remove(places.staging))
+            run.guest.journal.facts.set("failed", True)
+
+
+def _told(guest: Guest) -> dict[str, JSON]:
+    endpoint = guest.manager.node.endpoint
+    return {"endpoint": {"host": endpoint.host, "port": endpoint.port, "socket": str(endpoint.socket)}}
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _databases(part: object) -> Databases:
+    assert isinstance(part, Databases)
+    return part
+
+
+def _users(part: object) -> Users:
+    assert isinstance(part, Users)
+    return part

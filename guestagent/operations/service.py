@@ -1,0 +1,113 @@
+"""The server as a service: start, stop, restart."""
+
+import time
+from collections.abc import Mapping
+
+from datastores.contract import JSON, DatastoreError, NotReady, ToolFailed, verb
+from guestagent.errors import Failed, Refused
+from guestagent.operations.guest import Guest
+from guestagent.operations.run import Run, attempt
+
+START_TIMEOUT = 300.0
+_SLICE = 5.0
+
+
+@verb(noun="service", scope="lifecycle", changes=True, timeout=600.0, steps=("accept", "start", "finish"))
+def start(run: Run) -> dict[str, JSON]:
+    """Start the database; settings with which it does not come up are rolled back."""
+    run.step("accept", lambda: must_be_prepared(run.guest))
+    run.step("start", lambda: start_proven(run))
+    return run.step("finish", lambda: _is(run.guest, stopped=False))
+
+
+@verb(noun="service", scope="lifecycle", changes=True, timeout=600.0, steps=("accept", "stop", "finish"))
+def stop(run: Run) -> dict[str, JSON]:
+    """Stop the database."""
+    run.step("accept", lambda: must_be_prepared(run.guest))
+    run.step("stop", lambda: _stop(run.guest))
+    return run.step("finish", lambda: _is(run.guest, stopped=True))
+
+
+@verb(noun="service", scope="lifecycle", changes=True, timeout=900.0, steps=("accept", "stop", "start", "finish"))
+def restart(run: Run) -> dict[str, JSON]:
+    """Stop and start the database; settings with which it does not come up are rolled back."""
+    run.step("accept", lambda: must_be_prepared(run.guest))
+    run.step("stop", run.guest.manager.service.stop)
+    run.step("start", lambda: start_proven(run))
+    return run.step("finish", lambda: _is(run.guest, stopped=False))
+
+
+def must_be_prepared(guest: Guest) -> None:
+    """Raise ``Refused`` where the guest was never prepared."""
+    if guest.journal.facts.get("prepared") is None:
+        raise Refused("this guest was not prepared yet", hint="ostler prepare --request FILE")
+
+
+def start_server(run: Run) -> None:
+    """Start the server and wait until it answers, or until the run is asked to end."""
+    end = time.monotonic() + START_TIMEOUT
+    while True:
+        run.check()
+        try:
+            run.guest.manager.service.start(timeout=min(_SLICE, max(1.0, end - time.monotonic())))
+            return
+        except NotReady:
+            if time.monotonic() >= end:
+                raise
+
+
+def start_proven(run: Run) -> None:
+    """Start the server; where it does not come up with settings it never ran with, go back to those before and say so.
+
+    ``Failed`` where it runs, with the settings before.
+    """
+    settings, facts = run.guest.manager.settings, run.guest.journal.facts
+    if run.guest.manager.service.pid() is None:
+        settings.ensure()
+    tried, proven = settings.current(), facts.get("proven")
+    try:
+        start_server(run)
+    except (ToolFailed, NotReady) as error:
+        if tried == proven or tried < 2:
+            raise
+        run.guest.manager.service.stop()
+        settings.rollback()
+        start_server(run)
+        facts.set("proven", settings.current())
+        raise Failed(
+            f"the server did not come up with settings generation {tried}, which was rolled back; "
+            f"it runs with generation {settings.current()}: {error}"
+        ) from error
+    facts.set("proven", tried)
+
+
+def quietly_stop(guest: Guest) -> None:
+    """Stop the server where something failed already; a second failure is logged and no more."""
+    attempt("stopping the server", guest.manager.service.stop)
+
+
+def server(guest: Guest) -> Mapping[str, JSON]:
+    """Return what is to be told of the server after a change."""
+    return {"server_pid": guest.manager.service.pid()}
+
+
+def answers(guest: Guest) -> bool:
+    """Say whether the server answers now."""
+    if guest.manager.service.pid() is None:
+        return False
+    try:
+        guest.manager.admin.ping()
+    except DatastoreError:
+        return False
+    return True
+
+
+def _stop(guest: Guest) -> None:
+    # Said first: a server that is seen down meanwhile has not crashed.
+    guest.journal.facts.set("stopped", True)
+    guest.manager.service.stop()
+
+
+def _is(guest: Guest, *, stopped: bool) -> dict[str, JSON]:
+    guest.journal.facts.set("stopped", stopped)
+    return dict(server(guest))

@@ -1,0 +1,82 @@
+"""Settings: a tenant's values, written as a new generation, put in force and confirmed on the server."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from datastores.contract import JSON, DatastoreError, verb
+from datastores.settings import Changes
+from guestagent.errors import Failed, Refused
+from guestagent.operations.guest import Guest
+from guestagent.operations.run import Run, attempt
+from guestagent.operations.service import answers, must_be_prepared
+
+STEPS = ("accept", "check", "write", "switch", "apply", "confirm")
+
+
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS)
+def set_(run: Run, values: Mapping[str, str]) -> list[dict[str, JSON]]:
+    """Set values: dynamic ones hold at once, static ones wait for a restart, which is left to you."""
+    return _change(run, dict(values))
+
+
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS)
+def drop(run: Run, names: tuple[str, ...]) -> list[dict[str, JSON]]:
+    """Take back values that were set; what the image or the agent says holds again."""
+    return _change(run, dict.fromkeys(names))
+
+
+@verb(noun="settings")
+def list_(guest: Guest, *, all: bool = False) -> list[dict[str, JSON]]:
+    """List the settings with their source; ``all``: every one that may be set, as the server uses it."""
+    return guest.manager.settings.rows(every=all)
+
+
+def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
+    layered = run.guest.manager.settings
+    before = run.step("accept", lambda: _accept(run.guest, changes))
+    checked = run.step("check", lambda: cast("dict[str, JSON]", layered.check(changes)))
+    wanted = cast("Changes", checked)
+    number = run.step("write", lambda: layered.write(_merged(layered.user(), wanted)))
+    run.commit("switch")
+    run.step("switch", lambda: layered.switch(number))
+    run.step("apply", lambda: _apply(run.guest, wanted, before))
+    return run.step("confirm", lambda: _confirm(run.guest, wanted, before))
+
+
+def _accept(guest: Guest, changes: Changes) -> int:
+    """Return the generation in force."""
+    must_be_prepared(guest)
+    if not changes:
+        raise Refused("no setting was named", field="values")
+    return guest.manager.settings.current()
+
+
+def _merged(user: Mapping[str, str], changes: Changes) -> dict[str, str]:
+    merged = {**user, **{name: value for name, value in changes.items() if value is not None}}
+    return {name: value for name, value in merged.items() if changes.get(name, value) is not None}
+
+
+def _apply(guest: Guest, changes: Changes, before: int) -> None:
+    if answers(guest):
+        _or_back(guest, changes, before, lambda: guest.manager.settings.apply(changes))
+
+
+def _confirm(guest: Guest, changes: Changes, before: int) -> list[dict[str, JSON]]:
+    layered = guest.manager.settings
+    _or_back(guest, changes, before, lambda: layered.confirm(changes))
+    return [row for row in layered.rows() if row["name"] in changes]
+
+
+def _or_back(guest: Guest, changes: Changes, before: int, move: Callable[[], object]) -> None:
+    """Make a move; where it fails, put the generation before in force again, on the server too, and say so."""
+    layered = guest.manager.settings
+    try:
+        move()
+    except DatastoreError as error:
+        if layered.current() > before:
+            layered.rollback()
+        if answers(guest):
+            attempt("applying the settings before", lambda: layered.apply(changes))
+        raise Failed(
+            f"the settings were rolled back to generation {layered.current()}: {error}", field=error.field
+        ) from error

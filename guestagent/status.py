@@ -1,0 +1,128 @@
+"""How the database is: the states, the moves between them, and what they are judged by."""
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from datastores.contract import JSON, NotReady
+
+if TYPE_CHECKING:
+    from guestagent.operations.guest import Guest
+
+
+class Status(StrEnum):
+    """NEW: never prepared. BUILDING: being prepared. RUNNING: answers. HEALTHY: prepared, and a probe held.
+
+    CRASHED: should run and does not answer. SHUTDOWN: ended on purpose. FAILED: a person must look.
+    """
+
+    NEW = "NEW"
+    BUILDING = "BUILDING"
+    RUNNING = "RUNNING"
+    HEALTHY = "HEALTHY"
+    CRASHED = "CRASHED"
+    SHUTDOWN = "SHUTDOWN"
+    FAILED = "FAILED"
+
+
+_S = Status
+MOVES: Final[dict[Status, frozenset[Status]]] = {
+    _S.NEW: frozenset({_S.BUILDING, _S.FAILED}),
+    _S.BUILDING: frozenset({_S.RUNNING, _S.SHUTDOWN, _S.CRASHED, _S.FAILED, _S.NEW}),
+    _S.RUNNING: frozenset({_S.HEALTHY, _S.BUILDING, _S.CRASHED, _S.SHUTDOWN, _S.FAILED}),
+    _S.HEALTHY: frozenset({_S.RUNNING, _S.BUILDING, _S.CRASHED, _S.SHUTDOWN, _S.FAILED}),
+    _S.CRASHED: frozenset({_S.RUNNING, _S.BUILDING, _S.SHUTDOWN, _S.FAILED}),
+    _S.SHUTDOWN: frozenset({_S.RUNNING, _S.BUILDING, _S.CRASHED, _S.FAILED}),
+    _S.FAILED: frozenset({_S.BUILDING, _S.RUNNING, _S.CRASHED, _S.SHUTDOWN}),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found: in the journal (``sound preparing prepared failed stopped``) and at the server."""
+
+    sound: bool = True
+    preparing: bool = False
+    prepared: bool = False
+    failed: bool = False
+    stopped: bool = False
+    answers: bool = False
+    probed: bool = False
+
+
+def judge(seen: Seen) -> Status:
+    """Return the status that was seen."""
+    if not seen.sound:
+        return Status.FAILED
+    if seen.preparing:
+        return Status.BUILDING
+    if not seen.prepared:
+        return Status.FAILED if seen.failed else Status.NEW
+    if seen.answers:
+        return Status.HEALTHY if seen.probed else Status.RUNNING
+    return Status.SHUTDOWN if seen.stopped else Status.CRASHED
+
+
+def route(old: Status, new: Status) -> tuple[Status, ...]:
+    """Return the allowed moves from one status to another, the shortest way, ``new`` last; none where they are one."""
+    if old == new:
+        return ()
+    ways: deque[tuple[Status, ...]] = deque([(old,)])
+    while ways:
+        way = ways.popleft()
+        for status in sorted(MOVES[way[-1]] - set(way)):
+            if status == new:
+                return (*way[1:], status)
+            ways.append((*way, status))
+    raise AssertionError(f"no way leads from {old} to {new}")
+
+
+def look(guest: "Guest") -> Seen:
+    """Look at the journal and, where there should be one, at the server."""
+    facts, journal = guest.journal.facts, guest.journal
+    if journal.trouble:
+        return Seen(sound=False)
+    preparing = any(row.verb == "agent.prepare" for row in journal.ledger.all(live=True))
+    prepared = facts.get("prepared") is not None
+    answers = prepared and not preparing and _holds(guest, "ping")
+    return Seen(
+        preparing=preparing,
+        prepared=prepared,
+        failed=bool(facts.get("failed")),
+        stopped=bool(facts.get("stopped")),
+        answers=answers,
+        probed=answers and _holds(guest, "probe"),
+    )
+
+
+def report(guest: "Guest") -> dict[str, JSON]:
+    """Return the ``status`` JSON."""
+    node, journal = guest.manager.node, guest.journal
+    readable = not journal.trouble
+    live: list[JSON] = [row.id for row in journal.ledger.all(live=True)] if readable else []
+    return {
+        "guest_id": guest.guest_id,
+        "epoch": guest.boot_epoch,
+        "pid": os.getpid(),
+        "server_pid": guest.manager.service.pid(),
+        "datastore": guest.manager.datastore.name,
+        "version": node.installation.version,
+        "status": str(judge(look(guest))),
+        "role": guest.manager.datastore.roles[0],
+        "endpoint": {"host": node.endpoint.host, "port": node.endpoint.port, "socket": str(node.endpoint.socket)},
+        "operations": live,
+        "heartbeat_at": journal.facts.get("heartbeat_at") if readable else None,
+        "trouble": journal.trouble,
+    }
+
+
+def _holds(guest: "Guest", question: str) -> bool:
+    if guest.manager.service.pid() is None:
+        return False
+    try:
+        {"ping": guest.manager.admin.ping, "probe": guest.manager.admin.probe}[question]()
+    except NotReady:
+        return False
+    return True
