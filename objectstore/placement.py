@@ -148,8 +148,14 @@ class Placements:
     def _recorded(self, generation: str) -> tuple[str, ...]:
         record, errors = self._read(generation)
         names = self._chosen(generation, record, errors)
-        heard = [name for name in self._clusters.names if name not in errors]
-        body = Record(names, _joined(record.known, heard)).to_bytes(generation)
+        at_work = self._put(generation, Record(names, record.known))
+        if not set(at_work) <= set(record.known):  # known only now: a new one is initialised by that very write
+            self._put(generation, Record(names, _joined(record.known, at_work)))
+        return names
+
+    def _put(self, generation: str, record: Record) -> tuple[str, ...]:
+        """Record in every cluster that can be reached; return these."""
+        body = record.to_bytes(generation)
 
         def put(store: Store) -> Stat:
             return store.put(self._name(generation), [body])
@@ -157,7 +163,7 @@ class Placements:
         answers = self._clusters.ask(self._clusters.names, put)
         if len(answers.good) < self._policy.quorum:
             raise failure(f"record where generation {generation} lives", answers.errors)
-        return names
+        return tuple(answers.good)
 
     def _chosen(self, generation: str, record: Record, errors: Mapping[str, StoreError]) -> tuple[str, ...]:
         """Return the recorded clusters, filled up to the number of copies: those that are up first."""

@@ -64,10 +64,11 @@ class Root:
             self._seen = _identity(root)
 
     def _open(self) -> int:
+        seen = self._seen is not None  # before we look: another thread may be marking it just now
         try:
             root = os.open(self.path, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
-            self._refuse_lost("is not there")
+            self._refuse_lost(seen, "is not there")
             if not self.path.parent.is_dir():
                 raise Unavailable(
                     f"{self.path.parent} is not there", hint="make it, or mount what belongs there"
@@ -76,24 +77,25 @@ class Root:
         except NotADirectoryError:
             raise Unavailable(f"{self.path} is not a directory", hint="bring the directory back") from None
         try:
-            self._recognise(root)
+            self._recognise(root, seen)
         except BaseException:
             os.close(root)
             raise
         return root
 
-    def _recognise(self, root: int) -> None:
+    def _recognise(self, root: int, seen: bool) -> None:
         identity = _identity(root)
-        if identity is None and not folders(root):
-            self._refuse_lost("is empty")
-        elif identity is None and self._seen is not None:
+        if identity is not None:
+            self._seen = identity
+        elif not folders(root):
+            self._refuse_lost(seen, "is empty")
+        elif seen:
             raise Unavailable(
                 f"{self.path} has lost its marker {MARKER}", hint="bring back the directory that was here"
             )
-        self._seen = identity
 
-    def _refuse_lost(self, how: str) -> None:
-        if self._seen is not None or self._remembered():
+    def _refuse_lost(self, seen: bool, how: str) -> None:
+        if seen or self._remembered():
             raise Unavailable(
                 f"{self.path} {how}, though a cluster was there",
                 hint="bring it back; if it is lost for good, `ostler backup repair` begins it anew",
