@@ -50,6 +50,14 @@ class Refused(AgentError):
     """The request was refused and nothing has changed."""
 
 
+class UnknownVerb(Refused):
+    """There is no such verb, or it is not one that may be called."""
+
+
+class BadVersion(Refused):
+    """This version of the interface is not served."""
+
+
 class Busy(AgentError):
     """Another operation excludes this one, or the queue is full; it was not accepted."""
 
@@ -94,6 +102,8 @@ class Failed(AgentError):
 
 EXIT_STATUS: dict[type[BaseException], int] = {
     Refused: 2,
+    UnknownVerb: 2,
+    BadVersion: 2,
     contract.BadInput: 2,
     store.BadName: 2,
     store.BadRequest: 2,
