@@ -41,8 +41,9 @@ class Bodies:
     def destroy(self, operation: str) -> None:
         """Destroy an operation's key, and with it whatever it sealed."""
         statement = "UPDATE operation SET key = NULL, request = NULL, outcome = NULL WHERE id = ? AND ended = 1"
-        self._database.change(lambda connection: connection.execute(statement, (operation,)))
-        self._database.forget()
+        if self._own(operation) is not None:
+            self._database.change(lambda connection: connection.execute(statement, (operation,)))
+            self._database.forget()
 
     def remove(self, row: "Row") -> None:
         """Remove an operation that has ended from the journal."""

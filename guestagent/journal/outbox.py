@@ -5,6 +5,7 @@ listens.  The stamp ``sent`` is taken when a report is sent and committed before
 """
 
 import sqlite3
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,13 @@ class Report:
 
 
 class Outbox:
-    """What is to be reported, in order."""
+    """What is to be reported, in order; ``news`` is set whenever something was added."""
 
     def __init__(self, database: "Database", host: Sealer, facts: "Facts") -> None:
         self._database = database
         self._host = host
         self._facts = facts
+        self.news = threading.Event()
 
     def put(self, kind: str, name: str, body: dict[str, JSON]) -> None:
         """Commit a report about ``name``; an unsent one about the same is replaced."""
@@ -46,6 +48,7 @@ class Outbox:
         sealed = self._host.write(f"report {subject}", body)
         connection.execute("DELETE FROM outbox WHERE subject = ?", (subject,))
         connection.execute("INSERT INTO outbox (subject, body) VALUES (?, ?)", (subject, sealed))
+        self.news.set()
 
     def first(self) -> Report | None:
         """Return the oldest unsent report, or None."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datastores.contract import JSON
 from guestagent.errors import UnknownOperation
 from guestagent.journal.clock import now
-from guestagent.journal.sealing import Sealer, decode, encode, new_key
+from guestagent.journal.sealing import Sealer, decode, encode, new_key, plain
 
 if TYPE_CHECKING:
     from guestagent.journal.database import Database
@@ -143,7 +143,8 @@ class Ledger:
                 (self._head(row), self._host.seal(f"key {row.id}", key), sealed, row.id),
             )
             connection.execute("DELETE FROM step WHERE operation = ?", (row.id,))
-            self._outbox.insert(connection, "operation", row.id, row.to_json())
+            told = row.to_json(None if row.once else plain(outcome))
+            self._outbox.insert(connection, "operation", row.id, told)
 
         self._database.change(work)
         self._database.forget()
