@@ -5,8 +5,8 @@ each.  A name (``debian-12``) is a file in ``guestagent/images``; a path is take
 datastore that comes as a package of its own brings its table along: ``images/<name>.toml`` in the
 package its entry point names is read beside ours, without importing it.
 
-Tool names are looked up below the prefix first, then in the system's folders.  In a tool's or a
-package's path ``{site}`` is where Python packages of this interpreter lie and ``{bin}`` its scripts.
+Tool names are looked up below the prefix first, then in the system's folders.  In a tool's path ``{site}`` is
+where Python packages of this interpreter lie, ``{here}`` the package that brings the table.
 """
 
 import os
@@ -69,7 +69,7 @@ def read_image(name: str) -> Image:
         raise ImageMismatch(f"there is no image file {name}", field="image")
     tables = dict(_read(path))
     for beside in _brought(path.name):
-        for datastore, versions in _read(beside).items():
+        for datastore, versions in _read(beside, beside.parent.parent).items():
             tables.setdefault(datastore, versions)
     return Image(path.stem, MappingProxyType(tables))
 
@@ -139,9 +139,9 @@ def prove(facts: Installation, host: Host | None = None) -> None:
             raise ImageMismatch(f"{facts.datastore} {facts.version}: {each.message}", field="image", hint=hint)
 
 
-def _read(path: Path) -> dict[str, dict[str, dict[str, object]]]:
+def _read(path: Path, here: Path | None = None) -> dict[str, dict[str, dict[str, object]]]:
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text().replace("{here}", str(here) if here is not None else "{here}"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ImageMismatch(f"{path.name} is not TOML: {error}", field="image") from error
     for datastore, versions in content.items():
@@ -197,7 +197,7 @@ def _brought(file: str) -> Iterator[Path]:
 
 
 def _placed(text: str) -> str:
-    return text.replace("{site}", sysconfig.get_path("purelib")).replace("{bin}", sysconfig.get_path("scripts"))
+    return text.replace("{site}", sysconfig.get_path("purelib"))
 
 
 def _found(name: str, prefix: Path | None) -> Path | None:

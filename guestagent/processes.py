@@ -98,7 +98,7 @@ def _runs(pid: int, program: Path) -> bool:
     with contextlib.suppress(OSError):
         if (PROC / str(pid) / "exe").readlink() == program:
             return True
-    return str(program) in (os.path.realpath(each) for each in _arguments(pid)[:2] if each.startswith("/"))
+    return str(program) in (os.path.realpath(each) for each in _arguments(pid)[:4] if each.startswith("/"))
 
 
 def _uses(pid: int, data: Path, config: Path) -> bool:

@@ -1,6 +1,7 @@
 """Guests for tests: real servers of any installed datastore, in short folders, ended by their own pid."""
 
 import contextlib
+import importlib
 import secrets
 import shutil
 import tempfile
@@ -8,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datastores.contract import Node
+from datastores.contract import Node, Sample
 from datastores.manager import Manager
-from guestagent.declarations import load
+from guestagent.declarations import installed, load
 from guestagent.image import installation, prove, read_image
 from guestagent.node import manager_for, node_for
 
@@ -66,6 +67,19 @@ class Guests:
         for each in self.managers:
             shutil.rmtree(each.node.places.run, ignore_errors=True)
         shutil.rmtree(self.folder)
+
+
+def sample(manager: Manager) -> Sample:
+    """Return the sample data of a manager's datastore."""
+    entry = installed()[manager.datastore.name]
+    made = importlib.import_module(f"{entry.module}.sample").SAMPLE(manager.node)
+    assert isinstance(made, Sample)
+    return made
+
+
+def having(*parts: str) -> list[str]:
+    """Return the names of the installed datastores that have all these parts; suites are parametrised with it."""
+    return [each for each in installed() if all(getattr(load(each), part) is not None for part in parts)]
 
 
 @contextlib.contextmanager
