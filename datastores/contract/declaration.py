@@ -36,7 +36,8 @@ class NameRule:
         """Return ``value``, or raise ``BadInput`` that names ``kind`` and the rule."""
         reason = self._broken(value)
         if reason:
-            raise BadInput(f"{kind} {value[:80]!r} is refused: {reason}", field=kind)
+            shown = kind if kind == "password" else f"{kind} {value[:80]!r}"
+            raise BadInput(f"{shown} is refused: {reason}", field=kind)
         return value
 
     def _broken(self, value: str) -> str:
