@@ -8,6 +8,8 @@ from datastores.contract import Node
 from datastores.manager import Manager
 from tests.guests import Guests, guests
 
+pytest_plugins = ("tests.cases",)
+
 
 @pytest.fixture(scope="module")
 def inn() -> Iterator[Guests]:

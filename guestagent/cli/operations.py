@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from cliff.command import Command
@@ -10,8 +11,7 @@ from guestagent.cli.agents import Asking
 from guestagent.cli.show import Object, Rows
 from guestagent.cli.verbs import ReadObject, ReadRows
 from guestagent.declarations import verbs
-from guestagent.errors import Refused, UnknownOperation
-from guestagent.journal import read_offline
+from guestagent.journal import look
 from guestagent.operations.queries import steps_of
 
 
@@ -26,7 +26,8 @@ class List(ReadRows):
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         if parsed.state_dir is None:
             return super().rows(parsed)
-        return read_offline(Path(parsed.state_dir))
+        with closing(look(Path(parsed.state_dir))) as journal:
+            return [row.to_json() for row in journal.ledger.all()]
 
 
 class Show(ReadObject):
@@ -40,10 +41,8 @@ class Show(ReadObject):
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
         if parsed.state_dir is None:
             return super().result(parsed)
-        for each in read_offline(Path(parsed.state_dir)):
-            if each["id"] == parsed.id:
-                return each
-        raise UnknownOperation(f"no operation {parsed.id} in {parsed.state_dir}", operation=parsed.id)
+        with closing(look(Path(parsed.state_dir))) as journal:
+            return journal.show(parsed.id)
 
 
 class Wait(Asking, Object):
@@ -63,24 +62,11 @@ class Steps(Rows):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument("verb", metavar="VERB", help="as prepare, 'backup create' or backup.create")
+        parser.add_argument("verb", metavar="VERB", help="prepare, backup, restore, settings, or as user.create")
         return parser
 
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
-        return [{"name": each} for each in steps_of(find_verb(parsed.verb))]
-
-
-def find_verb(words: str) -> str:
-    """Return a verb's key from how people say it: ``prepare``, ``restore``, ``user create``."""
-    known = verbs()
-    key = words.replace(" ", ".").replace("-", "_")
-    short = [each.key for each in known.values() if each.mark.changes and (key in (each.name, each.noun))]
-    if key in known:
-        return key
-    if len(short) == 1:
-        return short[0]
-    hint = ", ".join(short or sorted(each.key for each in known.values() if each.mark.changes))
-    raise Refused(f"there is no one verb {words!r}", field="verb", hint=f"one of: {hint}")
+        return [{"name": each} for each in steps_of(parsed.verb)]
 
 
 def _offline(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

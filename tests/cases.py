@@ -1,0 +1,61 @@
+"""Which datastores the suites run on, asked of what is installed, and what a case needs to know of each."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from datastores.contract import Node, Rule, Sample
+from guestagent import declarations
+from guestagent.image import installation, read_image
+from guestagent.node import node_for
+from tests.agents import LiveAgent
+from tests.guests import IMAGE
+
+Case = tuple[str, str, dict[str, str]]
+
+
+def cases() -> list[Case]:
+    """Return every installed datastore with the version its image prefers and its agent's options."""
+    found: list[Case] = []
+    image = read_image(IMAGE)
+    for name in declarations.installed():
+        found.append((name, image.versions(name)[0], {}))
+    return found
+
+
+@pytest.fixture(scope="module", params=cases(), ids=lambda case: case[0])
+def datastore_case(request: pytest.FixtureRequest) -> Case:
+    """Return a datastore, its version and the options its agent wants."""
+    case: Case = request.param
+    return case
+
+
+@pytest.fixture
+def dynamic_setting(datastore_case: Case, tmp_path: Path) -> tuple[str, str, str]:
+    """Return a whole-numbered dynamic setting and two values of it."""
+    name, version, _ = datastore_case
+    kind = declarations.load(name).settings
+    rules = kind(_node("none", name, version, tmp_path)).rules()
+    rule = next(each for each in rules.values() if _simple(each))
+    low = int(rule.low or 0)
+    return rule.name, str(low + 10), str(low + 20)
+
+
+def _simple(rule: Rule) -> bool:
+    wide = rule.low is not None and rule.high is not None and rule.high - rule.low > 100
+    return rule.dynamic and rule.kind == "integer" and wide
+
+
+def _node(guest: str, name: str, version: str, home: Path) -> Node:
+    facts = installation(read_image(IMAGE), name, version)
+    return node_for(guest, declarations.load(name), version, facts, home / "data", home / "state", port=0)
+
+
+def sample_of(agent: LiveAgent) -> Sample:
+    """Return the sample data of an agent's datastore, at its server."""
+    module = declarations.installed()[agent.datastore].module
+    home = agent.site.folder / agent.guest_id
+    node = _node(agent.guest_id, agent.datastore, agent.version, home)
+    made: Sample = importlib.import_module(f"{module}.sample").SAMPLE(node)
+    return made
