@@ -22,6 +22,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -146,14 +147,13 @@ def _plain(path: Path) -> bool:
 def _check_apart(path: Path, clusters: tuple[Cluster, ...]) -> None:
     """Refuse directories that are one another, or lie in one another: two copies would be one."""
     places = [(one.name, _path(one.url).resolve()) for one in clusters if urlsplit(one.url).scheme == "dir"]
-    for name, place in places:
-        for other, above in places:
-            if name != other and place.is_relative_to(above):
-                raise BadRequest(
-                    f"{path}: cluster.{name}.url: {place} is, or lies in, the directory of cluster {other}",
-                    field=f"cluster.{name}.url",
-                    hint="give each cluster a directory of its own",
-                )
+    for (first, one), (name, other) in combinations(places, 2):
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise BadRequest(
+                f"{path}: cluster.{name}.url: {other} and the {one} of cluster {first} are, or lie in, one another",
+                field=f"cluster.{name}.url",
+                hint="give each cluster a directory of its own",
+            )
 
 
 def _parsed(path: Path) -> Mapping[str, object]:
