@@ -184,15 +184,17 @@ class LayeredSettings:
         return sorted(name for name in changes if name not in now)
 
     def confirm(self, changes: Changes) -> None:
-        """Raise ``Mismatch`` unless the server's own reader, and the running server, have the changes."""
+        """Raise ``Mismatch`` unless the server's own reader, and the running server, have the new values."""
         rules, values = self.part.rules(), self._layers().merged()
         written = self.part.written()
         running = self.part.effective() if self._pid() is not None else None
         for name in changes:
             wanted = self._spelled(name, values.get(name))
+            if wanted is None:
+                continue
             if self._spelled(name, written.get(name)) != wanted:
                 raise Mismatch(f"setting {name} was written, but the server would read another value", field=name)
-            if running is not None and wanted is not None and rules[name].dynamic and running.get(name) != wanted:
+            if running is not None and rules[name].dynamic and running.get(name) != wanted:
                 raise Mismatch(f"setting {name} was applied, but the server uses another value", field=name)
 
     def rows(self, *, every: bool = False) -> list[dict[str, JSON]]:

@@ -15,13 +15,14 @@ Ask = Callable[..., Any]
 def connection(node: Node, name: str | None = None, password: Secret | None = None) -> Iterator[Ask]:
     """Yield a function that asks the server: as the agent by the socket, or over TCP as ``name``."""
     where: Any = str(node.endpoint.socket) if name is None else (node.endpoint.host, node.endpoint.port)
-    with socket.socket(socket.AF_UNIX if name is None else socket.AF_INET) as link:
+    with socket.socket(socket.AF_UNIX if name is None else socket.AF_INET) as link, contextlib.ExitStack() as ended:
         link.settimeout(20)
         try:
             link.connect(where)
         except OSError as error:
             raise NotReady(f"the toy server does not answer: {error.strerror}") from error
-        stream = link.makefile("rwb")
+        # The connection ends when both are closed, even while a traceback still knows them.
+        stream = ended.enter_context(link.makefile("rwb"))
 
         def ask(do: str, **values: object) -> Any:
             stream.write(json.dumps({"do": do, **values}).encode() + b"\n")

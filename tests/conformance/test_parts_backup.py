@@ -1,0 +1,131 @@
+"""Every installed datastore's backup: whole, comparable, restorable, and gone without a trace.  Written once."""
+
+import itertools
+
+import pytest
+
+from datastores.contract import Limits, Mismatch, Secret, Users
+from datastores.manager import Manager
+from tests.fakes_host import Keeper, Taken, restore
+from tests.guests import Guests, having, sample
+
+WORD = Secret("kept in the backup")
+SIZE = 3_000_000
+
+
+@pytest.fixture(scope="module", params=having("backup"))
+def served(request: pytest.FixtureRequest, inn: Guests) -> Manager:
+    manager = inn.manager(request.param)
+    sample(manager).fill(SIZE)
+    sample(manager).settle()
+    return manager
+
+
+@pytest.fixture(scope="module")
+def full(served: Manager) -> Taken:
+    return Keeper().take(served.backup)
+
+
+def brought_back(inn: Guests, taken: Taken, like: Manager) -> Manager:
+    """Restore into a guest that has had data of its own, by the exchange of folders."""
+    manager = inn.manager(like.datastore.name)
+    sample(manager).fill(50_000)
+    manager.service.stop()
+    places, host = manager.node.places, manager.node.host
+    host.folder(places.staging)
+    restore(manager.backup, taken, places.staging)
+    host.exchange(places.staging, places.data)
+    manager = manager.with_epoch(1)
+    manager.service.start()
+    manager.admin.secure()
+    manager.backup.confirm(taken.checkpoint)
+    host.remove(places.staging)
+    return manager
+
+
+def test_a_full_backup_is_whole(served: Manager, full: Taken) -> None:
+    assert full.kind == "full"
+    assert full.size >= SIZE / 3
+    assert full.new_bytes >= full.size * 0.9
+    assert full.checkpoint.server_id == served.backup.server_id()
+    assert full.checkpoint.position
+    served.backup.confirm(full.checkpoint)
+
+
+def test_a_restored_guest_has_the_same_data_users_and_position(served: Manager, inn: Guests) -> None:
+    accounts = served.part("users")
+    assert isinstance(accounts, Users)
+    accounts.create("kept", WORD)
+    taken = Keeper().take(served.backup)
+    back = brought_back(inn, taken, served)
+    assert sample(back).digest() == sample(served).digest()
+    assert sample(back).login("kept", WORD)
+    back.admin.probe()
+    back.service.stop()
+    back.service.start()
+    assert sample(back).digest() == sample(served).digest()
+    back.service.stop()
+
+
+def test_a_backup_knows_what_it_was_taken_before(served: Manager, full: Taken) -> None:
+    sample(served).change(0.01, seed=5)
+    with pytest.raises(Mismatch):
+        served.backup.confirm(full.checkpoint)
+
+
+def test_increments_send_less_and_restore_the_same(served: Manager, inn: Guests) -> None:
+    sample(served).settle()
+    taken = Keeper().take(served.backup)
+    for seed in (1, 2):
+        sample(served).change(0.03, seed=seed)
+        sample(served).settle()
+        parent, taken = taken, Keeper(taken).take(served.backup)
+        assert taken.kind == "incremental"
+        assert 0 < taken.new_bytes < parent.size * 0.6
+    digest = sample(served).digest()
+    back = brought_back(inn, taken, served)
+    assert sample(back).digest() == digest
+    again = Keeper().take(back.backup)
+    assert again.kind == "full"
+    back.service.stop()
+
+
+def test_nothing_changed_sends_next_to_nothing(served: Manager) -> None:
+    sample(served).settle()
+    first = Keeper().take(served.backup)
+    second = Keeper(first).take(served.backup)
+    assert second.new_bytes <= max(first.size * 0.05, 300_000)
+
+
+def test_leaving_early_leaves_no_trace(served: Manager) -> None:
+    digest = sample(served).digest()
+    temp = sorted(served.node.places.temp.rglob("*"))
+    with pytest.raises(RuntimeError, match="early"), served.backup.snapshot(None, Limits()) as snapshot:
+        list(itertools.islice(snapshot.extents(), 2))
+        raise RuntimeError("early")
+    assert sorted(served.node.places.temp.rglob("*")) == temp
+    assert sample(served).digest() == digest
+    sample(served).change(0.01, seed=9)
+    assert Keeper().take(served.backup).kind == "full"
+
+
+def test_sweep_may_be_repeated_and_hurts_nobody(served: Manager) -> None:
+    digest = sample(served).digest()
+    served.backup.sweep()
+    served.backup.sweep()
+    assert sample(served).digest() == digest
+    served.admin.probe()
+    assert list(served.node.places.temp.iterdir()) == []
+
+
+def test_another_servers_backup_cannot_be_the_parent(served: Manager, inn: Guests) -> None:
+    other = inn.manager(served.datastore.name)
+    assert other.backup.server_id() != served.backup.server_id()
+    other.service.stop()
+
+
+def test_limits_do_not_change_what_is_sent(served: Manager) -> None:
+    sample(served).settle()
+    one = Keeper().take(served.backup, limits=Limits(workers=1, nice=5))
+    assert one.kind == "full"
+    assert one.size > SIZE / 3
