@@ -42,9 +42,10 @@ class NameRule:
 
     def _broken(self, value: str) -> str:
         try:
-            size = len(value.encode()) if self.unit == "bytes" else len(value)
+            encoded = value.encode()
         except UnicodeEncodeError:
             return "it is not valid Unicode"
+        size = len(encoded) if self.unit == "bytes" else len(value)
         if not self.least <= size <= self.length:
             return f"it must be {self.least} to {self.length} {self.unit} long"
         bad = next((c for c in value if c == "\0" or c in self.forbidden), None)

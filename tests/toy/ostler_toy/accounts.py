@@ -25,13 +25,15 @@ class ToyDatabases(Databases):
         """Create a database; creating what exists is no error."""
         if charset or collate:
             raise BadInput("a toy database has no character set", field="charset" if charset else "collate")
+        checked("database", name)
         with connection(self.node) as ask:
-            ask("create", name=checked("database", name))
+            ask("create", name=name)
 
     def delete(self, name: str) -> None:
         """Delete a database and all it holds."""
+        checked("database", name)
         with connection(self.node) as ask:
-            ask("drop", name=checked("database", name))
+            ask("drop", name=name)
 
     def list(self, *, after: str | None = None, limit: int = 1000) -> "list[dict[str, JSON]]":
         """List databases by name."""
@@ -54,8 +56,9 @@ class ToyUsers(Users):
     def delete(self, name: str, *, host: str = "%") -> None:
         """Delete a user."""
         known_host(host)
+        checked("user", name)
         with connection(self.node) as ask:
-            ask("forget", name=checked("user", name))
+            ask("forget", name=name)
 
     def list(self, *, after: str | None = None, limit: int = 1000) -> "list[dict[str, JSON]]":
         """List users by name."""
@@ -66,8 +69,10 @@ class ToyUsers(Users):
     def set_password(self, name: str, password: Secret, *, host: str = "%") -> None:
         """Change a user's password."""
         known_host(host)
+        word = checked("password", password.reveal())
+        checked("user", name)
         with connection(self.node) as ask:
-            ask("user", name=checked("user", name), password=checked("password", password.reveal()))
+            ask("user", name=name, password=word)
 
 
 class ToyGrants(Grants):
