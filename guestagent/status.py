@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 class Status(StrEnum):
-    """NEW: never prepared. BUILDING: being prepared. RUNNING: answers. HEALTHY: prepared, and a probe held.
+    """NEW: never prepared. BUILDING: being prepared, restored or started. RUNNING: answers.
 
-    CRASHED: should run and does not answer. SHUTDOWN: ended on purpose. FAILED: a person must look.
+    HEALTHY: prepared, and a probe held. CRASHED: should run and does not answer. SHUTDOWN: ended on purpose.
+    FAILED: a person must look.
     """
 
     NEW = "NEW"
@@ -41,10 +42,10 @@ MOVES: Final[dict[Status, frozenset[Status]]] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found: in the journal (``sound preparing prepared failed stopped``) and at the server."""
+    """What was found: in the journal (``sound changing prepared failed stopped``) and at the server."""
 
     sound: bool = True
-    preparing: bool = False
+    changing: bool = False
     prepared: bool = False
     failed: bool = False
     stopped: bool = False
@@ -52,17 +53,23 @@ class Seen:
     probed: bool = False
 
 
+CHANGING: Final = frozenset({"agent.prepare", "backup.restore", "service.start", "service.restart"})
+"""The verbs during which a server that is down has not crashed."""
+
+
 def judge(seen: Seen) -> Status:
     """Return the status that was seen."""
     if not seen.sound:
         return Status.FAILED
-    if seen.preparing:
-        return Status.BUILDING
-    if not seen.prepared:
-        return Status.FAILED if seen.failed else Status.NEW
     if seen.answers:
         return Status.HEALTHY if seen.probed else Status.RUNNING
-    return Status.SHUTDOWN if seen.stopped else Status.CRASHED
+    if seen.prepared and seen.stopped:
+        return Status.SHUTDOWN
+    if seen.changing:
+        return Status.BUILDING
+    if seen.prepared:
+        return Status.CRASHED
+    return Status.FAILED if seen.failed else Status.NEW
 
 
 def route(old: Status, new: Status) -> tuple[Status, ...]:
@@ -84,11 +91,11 @@ def look(guest: "Guest") -> Seen:
     facts, journal = guest.journal.facts, guest.journal
     if journal.trouble:
         return Seen(sound=False)
-    preparing = any(row.verb == "agent.prepare" for row in journal.ledger.all(live=True))
+    changing = any(row.verb in CHANGING for row in journal.ledger.all(live=True))
     prepared = facts.get("prepared") is not None
-    answers = prepared and not preparing and _holds(guest, "ping")
+    answers = prepared and _holds(guest, "ping")
     return Seen(
-        preparing=preparing,
+        changing=changing,
         prepared=prepared,
         failed=bool(facts.get("failed")),
         stopped=bool(facts.get("stopped")),

@@ -7,8 +7,8 @@
 * the rest      the verbs.
 """
 
-from guestagent.operations import lifecycle, queries, service, settings
+from guestagent.operations import backups, lifecycle, queries, restores, service, settings
 
-MODULES = (lifecycle, service, settings, queries)
+MODULES = (lifecycle, service, settings, backups, restores, queries)
 
 __all__ = ["MODULES"]

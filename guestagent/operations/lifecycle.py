@@ -4,13 +4,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from datastores.contract import JSON, Checkpoint, Databases, Users, verb
+from datastores.contract import JSON, Databases, Users, verb
 from guestagent.errors import Refused
+from guestagent.operations.fetching import (
+    checkpoint_of,
+    count_restore,
+    fill,
+    find,
+    fresh_staging,
+    must_fit,
+    seal_staging,
+)
 from guestagent.operations.guest import Guest
-from guestagent.operations.marks import Marked, empty, mark, marked, settle
+from guestagent.operations.marks import empty, marked
 from guestagent.operations.requests import DatabaseRequest, RestoreRequest, UserRequest, check_names, spelled
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import quietly_stop, start_server
+from guestagent.operations.swapping import swap
 
 STEPS = ("accept", "guard", "settings", "stage", "swap", "start", "secure", "accounts", "finish")
 
@@ -34,29 +44,10 @@ def prepare(
         checkpoint = run.step("stage", lambda: _stage(run, restore))
         run.step("swap", lambda: swap(run))
         run.step("start", lambda: start_server(run))
-        run.step("secure", lambda: _secure(guest, checkpoint))
+        run.step("secure", lambda: _secure(run, checkpoint))
         run.step("accounts", lambda: _accounts(run, databases, users))
-        run.step("finish", lambda: _finish(run, restored=restore is not None))
+        run.step("finish", lambda: _finish(run))
     return _told(guest)
-
-
-def swap(run: Run) -> None:
-    """Exchange staging and data, once: the mark in the data says whether it was done."""
-    manager = run.guest.manager
-    places, host = manager.node.places, manager.node.host
-    there = marked(places.data)
-    if there is not None and there.operation == run.id:
-        return
-    manager.service.stop()
-    host.folder(places.data)
-    host.exchange(places.staging, places.data)
-
-
-def fresh_staging(guest: Guest) -> None:
-    """Have an empty staging folder."""
-    places, host = guest.manager.node.places, guest.manager.node.host
-    host.remove(places.staging)
-    host.folder(places.staging)
 
 
 def _accept(
@@ -95,20 +86,25 @@ def _stage(run: Run, restore: RestoreRequest | None) -> dict[str, JSON] | None:
     """Fill staging; return the checkpoint of the backup it came from, or None for a new database."""
     guest, node = run.guest, run.guest.manager.node
     guest.manager.service.stop()
-    fresh_staging(guest)
-    if restore is not None:
-        raise Refused("restore is not built yet", field="restore")
-    staged = node.at(places=replace(node.places, data=node.places.staging))
-    guest.manager.datastore.admin(staged).initialise()
-    mark(guest, node.places.staging, Marked(guest.guest_id, run.id, "new"))
-    settle(node.places.staging)
-    return None
+    if restore is None:
+        fresh_staging(guest)
+        staged = node.at(places=replace(node.places, data=node.places.staging))
+        guest.manager.datastore.admin(staged).initialise()
+        seal_staging(run, "new")
+        return None
+    manifest = find(guest, restore.backup, restore.digest)
+    must_fit(guest, manifest)
+    fill(run, manifest)
+    seal_staging(run, restore.backup)
+    return {"server_id": manifest.server_id, "position": dict(manifest.position)}
 
 
-def _secure(guest: Guest, checkpoint: Mapping[str, JSON] | None) -> None:
+def _secure(run: Run, checkpoint: Mapping[str, JSON] | None) -> None:
+    guest = run.guest
     guest.manager.admin.secure()
     if checkpoint is not None:
-        guest.manager.backup.confirm(Checkpoint(str(checkpoint["server_id"]), _object(checkpoint["position"])))
+        guest.manager.backup.confirm(checkpoint_of(checkpoint))
+        guest.journal.facts.set_all(count_restore(guest, run.id))
 
 
 def _accounts(run: Run, databases: tuple[DatabaseRequest, ...], users: tuple[UserRequest, ...]) -> None:
@@ -123,7 +119,7 @@ def _accounts(run: Run, databases: tuple[DatabaseRequest, ...], users: tuple[Use
         run.progress(len(databases) + number + 1, len(databases) + len(users), "objects")
 
 
-def _finish(run: Run, *, restored: bool) -> None:
+def _finish(run: Run) -> None:
     guest = run.guest
     guest.manager.admin.probe()
     guest.manager.node.host.remove(guest.manager.node.places.staging)
@@ -154,10 +150,6 @@ def _undone(run: Run) -> Iterator[None]:
 def _told(guest: Guest) -> dict[str, JSON]:
     endpoint = guest.manager.node.endpoint
     return {"endpoint": {"host": endpoint.host, "port": endpoint.port, "socket": str(endpoint.socket)}}
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
 
 
 def _databases(part: object) -> Databases:

@@ -37,6 +37,15 @@ def empty(folder: Path) -> bool:
     return not folder.is_dir() or next(folder.iterdir(), None) is None
 
 
+def size_of(folder: Path) -> int:
+    """Return the bytes that a folder's files take."""
+    found = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            found += (Path(path) / name).lstat().st_blocks * 512
+    return found
+
+
 def settle(folder: Path) -> None:
     """Make every file below a folder durable."""
     for path, _, files, number in os.fwalk(folder):

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
 from datastores.contract import JSON
-from guestagent.errors import Fault, Interrupted
+from guestagent.errors import Cancelled, Fault, Interrupted
 from guestagent.journal import Row
 from guestagent.journal.sealing import decode, encode
 from guestagent.operations.guest import Guest
@@ -92,6 +92,11 @@ class Run:
     def note(self, **values: JSON) -> None:
         """Commit facts about the operation that outlive it; never a secret."""
         self._save(replace(self.row, note={**self.row.note, **values}))
+
+    @property
+    def cancelled(self) -> bool:
+        """Say whether somebody cancelled it."""
+        return isinstance(self._halt.reason, Cancelled)
 
     def begun(self, name: str) -> bool:
         """Say whether a former life of the agent began this step."""

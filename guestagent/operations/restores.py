@@ -1,0 +1,156 @@
+"""``backup restore``: staged, verified, exchanged in one move; the old data goes only when the new data serves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from datastores.contract import JSON, DatastoreError, Unsupported, verb
+from guestagent.errors import AgentError, Failed
+from guestagent.operations.backups import archive_of
+from guestagent.operations.fetching import (
+    checkpoint_of,
+    count_restore,
+    fill,
+    find,
+    must_fit,
+    seal_staging,
+)
+from guestagent.operations.guest import Guest
+from guestagent.operations.marks import empty, size_of
+from guestagent.operations.run import Run, attempt
+from guestagent.operations.service import must_be_prepared, quietly_stop, server, start_server
+from guestagent.operations.swapping import swap, swap_back, swapped
+
+if TYPE_CHECKING:
+    from objectstore.archive.manifest import Manifest
+
+Known = dict[str, JSON]
+STEPS = ("accept", "manifest", "key", "space", "stream", "replay", "swap", "start", "finish")
+
+
+@verb(noun="backup", scope="lifecycle", changes=True, timeout=24 * 3600.0, steps=STEPS)
+def restore(
+    run: Run,
+    backup: str,
+    *,
+    digest: str | None = None,
+    discard_current: bool = False,
+    identity: Literal["same", "new"] | None = None,
+    only: str | None = None,
+    until: str | None = None,
+) -> dict[str, JSON]:
+    """Put a backup's data in the place of the current data; users, grants and passwords are the backup's then."""
+    guest = run.guest
+    run.step("accept", lambda: _accept(guest, only, until))
+    with _cleared(run):
+        known = run.step("manifest", lambda: _known(guest, backup, digest, identity))
+        # From here on the digest decides which backup this is, also after a kill.
+        run.step("key", lambda: _open(guest, known))
+        run.step("space", lambda: _make_room(run, known, discard_current))
+        run.step("stream", lambda: fill(run, _manifest(guest, known)))
+        run.step("replay", lambda: seal_staging(run, backup))
+        run.commit("swap")
+        run.step("swap", lambda: swap(run))
+        run.step("start", lambda: _start(run, known))
+        return run.step("finish", lambda: _finish(run, known))
+
+
+def _accept(guest: Guest, only: str | None, until: str | None) -> None:
+    name = guest.manager.datastore.name
+    if only is not None:
+        raise Unsupported(f"{name} cannot restore a part of a backup", field="only")
+    if until is not None:
+        raise Unsupported(f"{name} cannot restore to a point in time", field="until")
+    must_be_prepared(guest)
+    archive_of(guest)
+    guest.manager.backup.sweep()
+
+
+def _known(guest: Guest, backup: str, digest: str | None, identity: str | None) -> Known:
+    """Return what of the manifest must be known later, when the store may be away."""
+    manifest = find(guest, backup, digest)
+    fitting = "same" if manifest.header.guest_id == guest.guest_id else "new"
+    if identity not in (None, fitting):
+        raise Unsupported(f"{manifest.header.datastore} gives this data identity {fitting!r} only", field="identity")
+    return {
+        "backup": manifest.header.backup,
+        "digest": manifest.digest,
+        "server_id": manifest.server_id,
+        "position": dict(manifest.position),
+    }
+
+
+def _manifest(guest: Guest, known: Known) -> "Manifest":
+    return find(guest, str(known["backup"]), str(known["digest"]))
+
+
+def _open(guest: Guest, known: Known) -> None:
+    """Open the key and the inventory: the last door before anything is read or touched."""
+    archive_of(guest).contents(_manifest(guest, known))
+
+
+def _make_room(run: Run, known: Known, discard: bool) -> None:
+    """Have room for the backup; only where it must be and may be, the current data goes first."""
+    manager, manifest = run.guest.manager, _manifest(run.guest, known)
+    places, host = manager.node.places, manager.node.host
+    host.remove(places.staging)
+    if not discard:
+        must_fit(run.guest, manifest)
+        return
+    must_fit(run.guest, manifest, spare=size_of(places.data))
+    try:
+        must_fit(run.guest, manifest)
+    except DatastoreError:
+        manager.service.stop()
+        host.remove(places.data)
+
+
+def _start(run: Run, known: Known) -> None:
+    """Serve the new data, standing where the backup stood; else exchange back, serve the old, and say so."""
+    guest = run.guest
+    if not swapped(run):
+        raise Failed(_back(run, "the agent was killed while it went back"))
+    try:
+        start_server(run)
+        guest.manager.admin.secure()
+        guest.manager.backup.confirm(checkpoint_of(known))
+    except (DatastoreError, AgentError) as error:
+        raise Failed(_back(run, str(error)), field=error.field) from error
+    guest.journal.facts.set_all(count_restore(guest, run.id))
+
+
+def _back(run: Run, reason: str) -> str:
+    """Return what is to be told after the old data is served again."""
+    quietly_stop(run.guest)
+    if not swap_back(run):
+        return f"the restored data is not served and there is no old data to go back to: {reason}"
+    start_server(run)
+    return f"the restored data was not served; the old data is served again: {reason}"
+
+
+def _finish(run: Run, known: Known) -> dict[str, JSON]:
+    guest = run.guest
+    guest.manager.admin.probe()
+    guest.journal.facts.set_all({"stopped": False, "proven": guest.manager.settings.current()})
+    guest.manager.node.host.remove(guest.manager.node.places.staging)
+    return {**server(guest), "backup": known["backup"], "digest": known["digest"]}
+
+
+@contextmanager
+def _cleared(run: Run) -> Iterator[None]:
+    """Where it comes to nothing: the old data is in its place, served if it was, and no staging is left lying."""
+    whole = False
+    try:
+        yield
+        whole = True
+    finally:
+        if not whole and run.row.step_state("start") != "done":
+            attempt("keeping the old data", lambda: _keep_old(run))
+
+
+def _keep_old(run: Run) -> None:
+    manager = run.guest.manager
+    if swap_back(run):
+        manager.node.host.remove(manager.node.places.staging)
+    if not run.guest.journal.facts.get("stopped") and not empty(manager.node.places.data):
+        manager.service.start()
