@@ -137,7 +137,7 @@ class Directory(Store):
         try:
             folder = drafts.enter(root, container)
         except NotADirectoryError:
-            raise FileNotFoundError(container) from None
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
         with drafts.closing(folder):
             yield folder
 

@@ -22,6 +22,7 @@ _GRACE = 60.0  # seconds between a draft's making and its lock; many times what 
 _BATCH = 1024  # buffers in one writev: the least that Linux promises
 _CHUNK = 1 << 20
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # O_PATH: walking needs no right to list
+_TURNS = 20  # a folder may be removed under a writer by who deletes its last object
 _numbers = itertools.count()
 
 
@@ -93,21 +94,25 @@ def read_at(fd: int, start: int, length: int) -> bytes:
 
 def _begin(opened: Callable[[], int]) -> tuple[int, str, int]:
     """Return a folder's descriptor, and name and descriptor of a new locked draft in it."""
-    for last in (False,) * 9 + (True,):
-        folder = opened()
-        draft = f"{PREFIX}{os.getpid()}-{next(_numbers)}-{secrets.token_hex(8)}"
+    for turn in range(_TURNS):
         try:
-            fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o640, dir_fd=folder)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return folder, draft, fd
-        except FileNotFoundError:  # the folder was removed, empty, since it was opened
-            os.close(folder)
-            if last:
+            folder = opened()
+            try:
+                return folder, *_new_draft(folder)
+            except BaseException:
+                os.close(folder)
                 raise
-        except BaseException:
-            os.close(folder)
-            raise
+        except FileNotFoundError:  # the folder was removed, empty, since it was opened
+            if turn == _TURNS - 1:
+                raise
     raise AssertionError("the last turn returns or raises")
+
+
+def _new_draft(folder: int) -> tuple[str, int]:
+    draft = f"{PREFIX}{os.getpid()}-{next(_numbers)}-{secrets.token_hex(8)}"
+    fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o640, dir_fd=folder)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return draft, fd
 
 
 def _fill(fd: int, data: Sequence[Buffer]) -> tuple[int, int]:
