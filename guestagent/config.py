@@ -91,7 +91,9 @@ class Configuration:
         self.messaging = _parsed(cfg.ConfigOpts(), words)
 
     def set_up_logging(self) -> None:
-        """Log as the file says, to standard error where it says nothing."""
+        """Log as the file says, to standard error where it says nothing; never to standard output."""
+        if not (self._conf.log_file or self._conf.log_dir or self._conf.use_journal):
+            self._conf.set_override("use_stderr", True)
         log.setup(self._conf, "ostler")
 
     def read_log_level_again(self) -> None:

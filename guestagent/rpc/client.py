@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 from datastores.contract import JSON
 from guestagent.errors import AgentError, DeadlinePassed, Refused, Told, Unreachable
 from guestagent.rpc import framing
-from guestagent.rpc.envelope import Envelope, Reply, opened
+from guestagent.rpc.envelope import Envelope, opened
 
 VERSION = "1.0"
 ENDED = ("succeeded", "failed", "interrupted", "cancelled")
@@ -53,7 +53,7 @@ class Order:
 class Wire(Protocol):
     """How a request gets to one agent."""
 
-    def send(self, order: Order, seconds: float) -> Reply:
+    def send(self, order: Order, seconds: float) -> JSON:
         """Return the answer; ``Unreachable``, or ``DeadlinePassed`` after at most ``seconds``."""
 
 
@@ -95,9 +95,7 @@ class Client:
         Safe: committed by the agent (``unix://``) or kept by the broker, for an agent that need not be there now.
         """
         order = self._order(noun, verb, args, request_id, expires, False)
-        found = self._wire.send(order, deadline)
-        if found:
-            opened(found)
+        opened(self._wire.send(order, deadline))
         return str(order.args["request_id"])
 
     def wait_for(
@@ -170,11 +168,10 @@ class UnixWire:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def send(self, order: Order, seconds: float) -> Reply:
+    def send(self, order: Order, seconds: float) -> JSON:
         """Send over a connection of its own; a cast's receipt is an answer, too."""
         frame = {"message": order.message(), "context": {}, "reply": order.wants_reply}
-        found = framing.converse(self._path, frame, seconds).get("result")
-        return found if isinstance(found, dict) else {}
+        return framing.converse(self._path, frame, seconds).get("result")
 
 
 class BrokerWire:
@@ -185,11 +182,11 @@ class BrokerWire:
         self._lock = threading.Lock()
         self._transport: Any = None
 
-    def send(self, order: Order, seconds: float) -> Reply:
+    def send(self, order: Order, seconds: float) -> JSON:
         """Send in a thread of its own, which is left behind when the time is over."""
         until = time.monotonic() + seconds
         self._probe(min(seconds, _PROBE))
-        done: Future[Reply] = Future()
+        done: Future[JSON] = Future()
         threading.Thread(target=self._deliver, args=(order, until, done), name="request", daemon=True).start()
         try:
             return done.result(timeout=max(0.0, until - time.monotonic()))
@@ -206,7 +203,7 @@ class BrokerWire:
         except OSError as error:
             raise Unreachable(f"no broker answers at {address[0]}:{address[1]}: {error.strerror or error}") from error
 
-    def _deliver(self, order: Order, until: float, done: "Future[Reply]") -> None:
+    def _deliver(self, order: Order, until: float, done: "Future[JSON]") -> None:
         from oslo_messaging import exceptions
 
         try:
@@ -220,7 +217,7 @@ class BrokerWire:
         except AgentError as error:
             done.set_exception(error)
 
-    def _send(self, order: Order, until: float) -> Reply:
+    def _send(self, order: Order, until: float) -> JSON:
         import oslo_messaging
 
         topic = f"ostler.{self._guest}"
@@ -229,8 +226,8 @@ class BrokerWire:
         client = oslo_messaging.get_rpc_client(
             self._opened(), target, timeout=max(1, round(until - time.monotonic())), transport_options=options
         )
-        found = (client.call if order.wants_reply else client.cast)({}, order.method, **order.args)
-        return found if isinstance(found, dict) else {}
+        found: JSON = (client.call if order.wants_reply else client.cast)({}, order.method, **order.args)
+        return found
 
     def _opened(self) -> Any:
         from guestagent.config import without_file

@@ -2,10 +2,10 @@
 
 A request's arguments are those of its verb plus the envelope: ``request_id``, ``deadline`` (Unix time,
 seconds), ``caller``, ``tenant``.  An envelope may also come as the context of oslo.messaging; the arguments win.
-An answer is ``{"ok": value}`` or ``{"fault": {...}}``: no exception, class or traceback ever crosses.
+An answer is the verb's own JSON, or an object of the one member ``error``, as the command prints it: no
+exception, class or traceback ever crosses.
 """
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,9 +15,7 @@ from datastores.contract import JSON
 from guestagent.errors import DeadlinePassed, Fault, Refused, Told
 
 NAMES = ("request_id", "deadline", "caller", "tenant")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-Reply = dict[str, JSON]
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -53,30 +51,21 @@ def unpack(
         caller=_text(given["caller"] or "", "caller"),
         tenant=_text(given["tenant"] or "", "tenant"),
     )
-    if not _REQUEST_ID.fullmatch(envelope.request_id):
-        raise Refused("request_id must be 1 to 128 of letters, digits, . _ : -", field="request_id")
     rest = {name: cast(JSON, value) for name, value in args.items() if name not in NAMES}
     return envelope, rest
 
 
-def ok(value: JSON) -> Reply:
-    """Wrap an answer."""
-    return {"ok": value}
-
-
-def fault(error: BaseException) -> Reply:
-    """Wrap an error; the text of an unforeseen one stays here."""
+def fault(error: BaseException) -> dict[str, JSON]:
+    """Return the answer that tells of an error; the text of an unforeseen one stays here."""
     told = error.fault if isinstance(error, Told) else Fault.of(error)
-    return {"fault": cast(JSON, told.to_json())}
+    return {"error": cast(JSON, told.to_json())}
 
 
-def opened(reply: object) -> JSON:
-    """Return what is in an answer, or raise the ``Told`` that it tells of."""
-    if isinstance(reply, Mapping) and "ok" in reply:
-        return cast(JSON, reply["ok"])
-    if isinstance(reply, Mapping) and isinstance(reply.get("fault"), Mapping):
-        raise Told(_told(reply["fault"]))
-    raise Told(Fault("Failed", "the answer is not one of ours"))
+def opened(answer: object) -> JSON:
+    """Return an answer, or raise the ``Told`` that it tells of."""
+    if isinstance(answer, Mapping) and set(answer) == {"error"} and isinstance(answer["error"], Mapping):
+        raise Told(_told(answer["error"]))
+    return cast(JSON, answer)
 
 
 def _told(given: Mapping[str, object]) -> Fault:
@@ -94,6 +83,6 @@ def _maybe(value: object) -> str | None:
 
 
 def _text(value: object, field: str) -> str:
-    if not isinstance(value, str) or len(value) > 255:
-        raise Refused(f"{field} must be a string of at most 255 characters", field=field)
+    if not isinstance(value, str) or len(value) > _LONGEST or not value.isprintable():
+        raise Refused(f"{field} must be a string of at most {_LONGEST} printable characters", field=field)
     return value

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from guestagent.rpc.envelope import Reply
+from datastores.contract import JSON
 
 
 class NotCommitted(Exception):
@@ -24,5 +24,6 @@ class Arrival:
     wants_reply: bool
 
 
-Intake = Callable[[Arrival], Reply | None]
-"""Commit a changing request and return its answer; None for a reading one; or raise ``NotCommitted``."""
+Verdict = dict[str, JSON]
+Intake = Callable[[Arrival], Verdict | None]
+"""Commit a changing request and return its answer, the verdict; None for a reading one; or raise ``NotCommitted``."""

@@ -28,9 +28,8 @@ from oslo_messaging._drivers import amqpdriver, base, impl_rabbit
 from oslo_messaging._drivers import common as driver_common
 
 from guestagent.errors import SecondAgent
-from guestagent.rpc.envelope import Reply
 from guestagent.rpc.framing import REQUEST_CAP
-from guestagent.rpc.intake import Arrival, Intake, NotCommitted
+from guestagent.rpc.intake import Arrival, Intake, NotCommitted, Verdict
 
 LOG = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ def _unfit(message: Any) -> str:
 class OstlerIncoming(amqpdriver.AMQPIncomingMessage):  # type: ignore[misc]
     """A request; ``verdict`` is its answer where it was committed already."""
 
-    verdict: Reply | None = None
+    verdict: Verdict | None = None
     answered: Callable[[], None] | None = None
 
     def reply(self, reply: object = None, failure: Any = None) -> None:
@@ -226,7 +225,7 @@ class OstlerListener(base.PollStyleListener):  # type: ignore[misc]
         self._waiting.append(incoming)
         return True
 
-    def _commit(self, incoming: OstlerIncoming) -> Reply | None:
+    def _commit(self, incoming: OstlerIncoming) -> Verdict | None:
         if self._intake is None:
             return None
         wants_reply = bool(incoming.orig_msg_id)

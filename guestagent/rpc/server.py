@@ -21,8 +21,8 @@ from datastores.contract import JSON, Datastore, DatastoreError, NotReady
 from guestagent.declarations import API_VERSION, Verb, require
 from guestagent.errors import AgentError, BadVersion, Busy, DeadlinePassed, JournalCorrupt, Refused, UnknownVerb
 from guestagent.operations.engine import Request
-from guestagent.rpc.envelope import Envelope, Reply, fault, ok, unpack
-from guestagent.rpc.intake import Arrival, NotCommitted
+from guestagent.rpc.envelope import Envelope, fault, unpack
+from guestagent.rpc.intake import Arrival, NotCommitted, Verdict
 from objectstore.store import StoreError
 
 LOG = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ class Door(DispatcherBase):  # type: ignore[misc]
         """Take no more orders; what is being read is still answered."""
         self._open = False
 
-    def dispatch(self, incoming: Any) -> Reply:
+    def dispatch(self, incoming: Any) -> JSON:
         """Answer one request of oslo.messaging's."""
-        verdict: Reply | None = getattr(incoming, "verdict", None)
+        verdict: Verdict | None = getattr(incoming, "verdict", None)
         if verdict is not None:
             return verdict
         wants_reply = bool(getattr(incoming, "expects_reply", getattr(incoming, "orig_msg_id", True)))
@@ -84,7 +84,7 @@ class Door(DispatcherBase):  # type: ignore[misc]
         except OURS as error:
             return fault(error)
 
-    def commit(self, arrival: Arrival) -> Reply | None:
+    def commit(self, arrival: Arrival) -> Verdict | None:
         """Commit a changing request for a driver that has not acknowledged it yet (``intake.Intake``).
 
         A call is told at once why it was not accepted.  A cast has nobody to tell: where it may
@@ -116,7 +116,7 @@ class Door(DispatcherBase):  # type: ignore[misc]
 
     def _commit(
         self, verb: Verb, envelope: Envelope, args: dict[str, JSON], wants_reply: bool, insist: bool = False
-    ) -> Reply:
+    ) -> Verdict:
         if not self._open:
             raise NotCommitted("the agent is about to end")
         request = Request(
@@ -129,12 +129,12 @@ class Door(DispatcherBase):  # type: ignore[misc]
         except TimeoutError:
             raise NotCommitted(f"{verb.key} has not been committed in {_COMMITTING:g} s") from None
         if error is None:
-            return ok(dict(found.result()))
+            return dict(found.result())
         if isinstance(error, sqlite3.Error | OSError) or (insist and may_be_taken_later(error)):
             raise NotCommitted(f"{verb.key} cannot be committed now: {type(error).__name__}") from error
         return self._fault(verb, error)
 
-    def _read(self, verb: Verb, envelope: Envelope, args: dict[str, JSON]) -> Reply:
+    def _read(self, verb: Verb, envelope: Envelope, args: dict[str, JSON]) -> JSON:
         envelope.check()
         if len(self._reading) >= _LINE:
             raise Busy(f"{_LINE} questions wait already")
@@ -146,9 +146,9 @@ class Door(DispatcherBase):  # type: ignore[misc]
         except TimeoutError:
             asked.cancel()
             raise DeadlinePassed(f"{verb.key} has not answered in {verb.mark.timeout:g} s") from None
-        return ok(asked.result()) if error is None else self._fault(verb, error)
+        return asked.result() if error is None else self._fault(verb, error)
 
-    def _fault(self, verb: Verb, error: BaseException) -> Reply:
+    def _fault(self, verb: Verb, error: BaseException) -> Verdict:
         if not isinstance(error, OURS):
             # The text of an error that nobody foresaw may hold anything; its place may not.
             where = "".join(traceback.format_tb(error.__traceback__))

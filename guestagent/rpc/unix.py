@@ -111,7 +111,7 @@ class UnixIncoming(base.RpcIncomingMessage):  # type: ignore[misc]
         try:
             self._send({"failure": driver_common.serialize_remote_exception(failure)} if failure else {"result": reply})
         except Refused:
-            self._send({"result": {"fault": {"type": "Failed", "message": "the answer does not fit into a message"}}})
+            self._send({"result": {"error": {"type": "Failed", "message": "the answer does not fit into a message"}}})
         finally:
             self._done(self._caller)
 
