@@ -1,0 +1,13 @@
+"""Backups: frames in packs, an index that later backups share, and a manifest that makes it all exist.
+
+``FORMAT.md`` describes every byte.
+"""
+
+from objectstore.archive.archive import Archive
+from objectstore.archive.contents import Contents
+from objectstore.archive.draft import Draft
+from objectstore.archive.extract import extract
+from objectstore.archive.manifest import Manifest
+from objectstore.archive.model import Copies, Cut, Entry, Header
+
+__all__ = ["Archive", "Contents", "Copies", "Cut", "Draft", "Entry", "Header", "Manifest", "extract"]
