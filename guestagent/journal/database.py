@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from guestagent.errors import JournalCorrupt
+from guestagent.journal.log import damage
 
 SCHEMA = 1
 RESERVE = 1 << 20
@@ -50,9 +51,10 @@ class Database:
     def __init__(self, path: Path, *, writable: bool = True) -> None:
         self._lock = threading.RLock()
         self._reserve = path.with_name("reserve")
-        self._writable = writable
-        self.trouble: str | None = None
-        self._connection = _connect(path, writable)
+        self.trouble = damage(path.with_name(f"{path.name}-wal"))
+        # What is damaged is looked at as it is: opening it to write would drop the evidence.
+        self._writable = writable and self.trouble is None
+        self._connection = _connect(path, self._writable)
         self._prepare()
 
     def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -78,7 +80,7 @@ class Database:
         with self._lock:
             try:
                 return self._connection.execute(statement, values).fetchall()
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 raise JournalCorrupt(f"the journal cannot be read: {error}") from error
 
     def must_be_sound(self) -> None:
@@ -134,10 +136,10 @@ class Database:
         try:
             for pragma in _pragmas(self._writable):
                 self._connection.execute(pragma).fetchall()
-            self.trouble = next(self._troubles(), None)
+            self.trouble = self.trouble or next(self._troubles(), None)
             if self.trouble is None and self._writable:
                 self._make_tables()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self.trouble = str(error)
         if self.trouble is None:
             self.keep_reserve()
@@ -146,7 +148,7 @@ class Database:
         [(schema,)] = self._connection.execute("PRAGMA user_version").fetchall()
         if schema > SCHEMA:
             yield f"it was written by a newer agent (schema {schema}, we know {SCHEMA})"
-        for (line,) in self._connection.execute("PRAGMA quick_check(1)").fetchall():
+        for (line,) in self._connection.execute("PRAGMA integrity_check(1)").fetchall():
             if line != "ok":
                 yield str(line)
 

@@ -111,7 +111,10 @@ def _check(journal: Journal, host: Sealer) -> None:
     if database.trouble:
         return
     try:
+        live = {str(name) for (name,) in database.rows("SELECT id FROM operation WHERE ended = 0")}
         for row in journal.ledger.all():
+            if row.live != (row.id in live):
+                raise JournalCorrupt(f"the journal contradicts itself about operation {row.id}")
             journal.bodies.outcome(row.id)
             if row.live:
                 journal.bodies.request(row.id)
