@@ -34,7 +34,7 @@ class LocalHost:
 
     ``owner`` and ``group`` name the server's account, ``temp`` is HOME and TMPDIR of every program,
     ``within`` the folders below which things may be removed or given away, ``libraries`` and ``path``
-    the folders of a private prefix.
+    the folders of a private prefix, ``output`` the most bytes that ``run`` takes from a program.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class LocalHost:
         within: Sequence[Path],
         libraries: Sequence[Path] = (),
         path: Sequence[Path] = (),
+        output: int = OUTPUT_KEPT,
     ) -> None:
         self.uid, self.gid = account(owner, group)
         self._within = tuple(each.resolve() for each in within)
+        self._output = output
         self._programs: dict[Program, int] = {}
         self._guard = threading.Lock()
         self.environment: Mapping[str, str] = {
@@ -76,7 +78,7 @@ class LocalHost:
             feeder = threading.Thread(target=_feed, args=(program, stdin or b""), daemon=True)
             feeder.start()
             try:
-                output = _drain(program, command.argv[0])
+                output = _drain(program, command.argv[0], self._output)
                 feeder.join()
                 program.finish()
             finally:
@@ -291,12 +293,12 @@ def _feed(program: Program, data: bytes) -> None:
     program.close_input()
 
 
-def _drain(program: Program, name: str) -> bytes:
+def _drain(program: Program, name: str, limit: int) -> bytes:
     output, window = bytearray(), memoryview(bytearray(65536))
     while count := program.readinto(window):
         output += window[:count]
-        if len(output) > OUTPUT_KEPT:
-            raise ToolFailed(f"{name} wrote more than {OUTPUT_KEPT} bytes")
+        if len(output) > limit:
+            raise ToolFailed(f"{name} wrote more than {limit} bytes")
     return bytes(output)
 
 

@@ -26,13 +26,11 @@ def settings(served: Manager) -> LayeredSettings:
 
 
 def good(rule: Rule) -> list[str]:
-    """Return values the rule allows."""
+    """Return values the rule allows; bounds that a float cannot hold exactly are left out."""
     if rule.choices:
         return list(rule.choices)
-    if rule.kind == "boolean":
-        return ["1", "0"]
-    if rule.kind in ("integer", "size", "float") and rule.low is not None and rule.high is not None:
-        return [f"{rule.low:.0f}", f"{rule.high:.0f}"]
+    if rule.kind in ("integer", "size", "float"):
+        return [f"{each:.0f}" for each in (rule.low, rule.high) if each is not None and abs(each) < 2**53]
     return []
 
 
@@ -66,6 +64,13 @@ def neighbours(settings: LayeredSettings, dynamic: bool) -> Iterator[tuple[str, 
                 continue
 
 
+def accepted(settings: LayeredSettings, name: str, value: str) -> bool:
+    try:
+        return name in settings.part.check({name: value})
+    except BadInput:
+        return False
+
+
 def put(settings: LayeredSettings, changes: dict[str, str | None]) -> list[str]:
     """Do what the settings verbs do; return the names that wait."""
     checked = settings.check(changes)
@@ -96,6 +101,9 @@ def test_good_values_are_accepted_and_stay_as_they_are_spelled(settings: Layered
         for value in good(rule):
             spelled = settings.part.check({name: value})
             assert settings.part.check(spelled) == spelled, (name, value)
+        if rule.kind == "boolean":
+            pairs = (("yes", "no"), ("ON", "OFF"), ("1", "0"))
+            assert any(accepted(settings, name, on) and accepted(settings, name, off) for on, off in pairs), name
 
 
 def test_bad_values_are_refused_by_name(settings: LayeredSettings) -> None:
