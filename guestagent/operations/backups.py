@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from datastores.contract import JSON, Blocks, Checkpoint, File, Kept, Limits, Since, Snapshot, verb
 from guestagent.errors import Failed, Interrupted, Refused
@@ -15,12 +15,8 @@ from guestagent.operations.pace import Pace, be_nice, limits
 from guestagent.operations.parents import Lineage, canonical, choose, state_of
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import must_be_prepared
-from objectstore.archive.model import Cut, Entry, Header
+from objectstore.archive import Archive, Contents, Cut, Draft, Entry, Header, Manifest
 from objectstore.store import Missing
-
-if TYPE_CHECKING:
-    from objectstore.archive import Archive, Contents, Draft
-    from objectstore.archive.manifest import Manifest
 
 STEPS = ("accept", "lease", "key", "open", "stream", "close", "manifest", "check", "finish")
 
@@ -54,7 +50,7 @@ def building(guest: Guest) -> list[dict[str, JSON]]:
     return [unfinished(row) for row in rows if row.state != "succeeded"]
 
 
-def archive_of(guest: Guest) -> "Archive":
+def archive_of(guest: Guest) -> Archive:
     """Return the archive; ``Refused`` where no realm was configured."""
     if guest.archive is None:
         raise Refused("this agent was given no realm to keep backups in", field="realm")
@@ -123,7 +119,7 @@ def _taken(run: Run, backup: str) -> bool:
     return True
 
 
-def _sealed_before(run: Run, header: Header) -> "Manifest | None":
+def _sealed_before(run: Run, header: Header) -> Manifest | None:
     """After a kill: return the manifest if it was put, else raise ``Interrupted``; None where nothing had begun."""
     if not run.begun("lease"):
         return None
@@ -133,10 +129,11 @@ def _sealed_before(run: Run, header: Header) -> "Manifest | None":
         found = None
     if found is None or found.header.attempt != header.attempt:
         raise Interrupted(f"interrupted at {run.row.step!r}: the agent was killed there", operation=run.id)
+    archive_of(run.guest).abandon(header.attempt)
     return found
 
 
-def _take(run: Run, header: Header, allowed: Limits, on_hole: str) -> "Manifest":
+def _take(run: Run, header: Header, allowed: Limits, on_hole: str) -> Manifest:
     """Make the backup; the manifest is put only after the snapshot was left well."""
     archive, backup = archive_of(run.guest), run.guest.manager.backup
     with archive.draft(header, workers=allowed.workers, nice=allowed.nice) as draft, ExitStack() as held:
@@ -156,7 +153,7 @@ def _take(run: Run, header: Header, allowed: Limits, on_hole: str) -> "Manifest"
         return _seal(run, draft, end)
 
 
-def _seal(run: Run, draft: "Draft", end: Mapping[str, JSON]) -> "Manifest":
+def _seal(run: Run, draft: Draft, end: Mapping[str, JSON]) -> Manifest:
     sealed: list[Manifest] = []
     position = end["position"] if isinstance(end["position"], dict) else {}
 
@@ -168,7 +165,7 @@ def _seal(run: Run, draft: "Draft", end: Mapping[str, JSON]) -> "Manifest":
     return sealed[0]
 
 
-def _pour(run: Run, snapshot: Snapshot, draft: "Draft", allowed: Limits) -> None:
+def _pour(run: Run, snapshot: Snapshot, draft: Draft, allowed: Limits) -> None:
     pace, done = Pace(allowed.bandwidth), 0
     for item in snapshot.extents():
         run.check()
@@ -183,7 +180,7 @@ def _pour(run: Run, snapshot: Snapshot, draft: "Draft", allowed: Limits) -> None
         run.pause(pace.owed(size))
 
 
-def _close(snapshot: Snapshot, held: ExitStack, draft: "Draft") -> dict[str, JSON]:
+def _close(snapshot: Snapshot, held: ExitStack, draft: Draft) -> dict[str, JSON]:
     files = tuple(snapshot.files())
     end, kind = snapshot.checkpoint(), snapshot.kind
     # The server is let go before we wait for the store.
@@ -197,19 +194,19 @@ def _cut(snapshot: Snapshot, path: str, head: memoryview) -> Cut | None:
     return found if isinstance(found, Blocks) else None
 
 
-def _since(base: "Contents", on_hole: str) -> Since:
+def _since(base: Contents, on_hole: str) -> Since:
     manifest = base.manifest
     return Since(Checkpoint(manifest.server_id, manifest.position), files_of(base), base.read, on_hole)
 
 
-def files_of(contents: "Contents") -> tuple[File, ...]:
+def files_of(contents: Contents) -> tuple[File, ...]:
     """Return an archive's inventory in the words of the contract."""
     return tuple(
         File(each.path, each.stored, each.size, each.mode, each.identity, each.private) for each in contents.files
     )
 
 
-def _check(archive: "Archive", manifest: "Manifest") -> dict[str, JSON]:
+def _check(archive: Archive, manifest: Manifest) -> dict[str, JSON]:
     copies = archive.copies(manifest)
     state = state_of(copies)
     if state == "FAILED":
@@ -217,7 +214,7 @@ def _check(archive: "Archive", manifest: "Manifest") -> dict[str, JSON]:
     return manifest.to_json(copies, state)
 
 
-def _finish(run: Run, manifest: "Manifest", backup: dict[str, JSON]) -> dict[str, JSON]:
+def _finish(run: Run, manifest: Manifest, backup: dict[str, JSON]) -> dict[str, JSON]:
     run.guest.journal.outbox.put("backup", manifest.header.backup, backup)
     return backup
 

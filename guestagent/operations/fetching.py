@@ -1,7 +1,6 @@
 """From an archive into staging: what ``backup restore`` and ``prepare`` have in common."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from datastores.contract import JSON, BadInput, Checkpoint, Extent, Mismatch, NoSpace
 from guestagent.operations.backups import archive_of, files_of
@@ -9,15 +8,13 @@ from guestagent.operations.guest import Guest
 from guestagent.operations.marks import Marked, mark, settle
 from guestagent.operations.parents import canonical
 from guestagent.operations.run import Run
-
-if TYPE_CHECKING:
-    from objectstore.archive.manifest import Manifest
+from objectstore.archive import Manifest
 
 ROOM = 1.1
 MARGIN = 16 << 20
 
 
-def find(guest: Guest, backup: str, digest: str | None) -> "Manifest":
+def find(guest: Guest, backup: str, digest: str | None) -> Manifest:
     """Return the manifest of a backup that fits this guest; ``Mismatch`` before any byte where it does not."""
     manifest = archive_of(guest).find(canonical(backup, "backup"), digest)
     manager, header = guest.manager, manifest.header
@@ -33,7 +30,7 @@ def find(guest: Guest, backup: str, digest: str | None) -> "Manifest":
     return manifest
 
 
-def must_fit(guest: Guest, manifest: "Manifest", spare: int = 0) -> None:
+def must_fit(guest: Guest, manifest: Manifest, spare: int = 0) -> None:
     """Raise ``NoSpace`` where the backup would not fit beside what is there; ``spare`` bytes could be freed first."""
     need = int(manifest.logical_bytes * ROOM) + MARGIN
     have = guest.manager.node.host.space(guest.manager.node.places.root) + spare
@@ -51,7 +48,7 @@ def fresh_staging(guest: Guest) -> None:
     host.folder(places.staging)
 
 
-def fill(run: Run, manifest: "Manifest") -> None:
+def fill(run: Run, manifest: Manifest) -> None:
     """Fill staging, wiped before, with the backup's data: every byte was verified before it is written."""
     guest = run.guest
     contents = archive_of(guest).contents(manifest)

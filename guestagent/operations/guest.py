@@ -4,14 +4,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from datastores.manager import Manager
 from guestagent.errors import AgentError
 from guestagent.journal import Journal
-
-if TYPE_CHECKING:
-    from datastores.manager import Manager
-    from objectstore.archive import Archive
+from objectstore.archive import Archive
 
 Ask = Callable[[AgentError], None]
 
@@ -48,8 +45,8 @@ class Guest:
 
     guest_id: str
     boot_epoch: int
-    manager: "Manager"
-    archive: "Archive | None"
+    manager: Manager
+    archive: Archive | None
     journal: Journal
     state_dir: Path
     signals: Signals = field(default_factory=Signals)

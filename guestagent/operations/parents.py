@@ -2,17 +2,12 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from datastores.contract import Datastore, Mismatch
 from guestagent.errors import Refused
 from guestagent.operations.guest import Guest
+from objectstore.archive import Archive, Copies, Manifest
 from objectstore.store import Missing
-
-if TYPE_CHECKING:
-    from objectstore.archive import Archive
-    from objectstore.archive.manifest import Manifest
-    from objectstore.archive.model import Copies
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Lineage:
         version, server_id = manager.admin.version(), manager.backup.server_id()
         return cls(guest.guest_id, manager.datastore, version, server_id, guest.journal.restore_epoch)
 
-    def differs(self, manifest: "Manifest") -> str:
+    def differs(self, manifest: Manifest) -> str:
         """Say in what a backup is not of this lineage; the empty string where it is."""
         header, major = manifest.header, self.datastore.major
         if header.guest_id != self.guest_id:
@@ -46,7 +41,7 @@ class Lineage:
         return ""
 
 
-def choose(archive: "Archive", lineage: Lineage, wanted: str) -> "Manifest | None":
+def choose(archive: Archive, lineage: Lineage, wanted: str) -> Manifest | None:
     """Return the parent for ``auto``, ``none`` or a backup's id; ``Mismatch`` where that cannot serve."""
     if wanted == "none":
         return None
@@ -64,7 +59,7 @@ def choose(archive: "Archive", lineage: Lineage, wanted: str) -> "Manifest | Non
     return found
 
 
-def state_of(copies: "Copies") -> str:
+def state_of(copies: Copies) -> str:
     """Return the state of a sealed backup by the copies there are."""
     if copies.have >= copies.wanted:
         return "COMPLETED"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from datastores.contract import JSON, DatastoreError, Unsupported, verb
 from guestagent.errors import AgentError, Failed
@@ -20,9 +20,7 @@ from guestagent.operations.marks import empty, size_of
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import must_be_prepared, quietly_stop, server, start_server
 from guestagent.operations.swapping import swap, swap_back, swapped
-
-if TYPE_CHECKING:
-    from objectstore.archive.manifest import Manifest
+from objectstore.archive import Manifest
 
 Known = dict[str, JSON]
 STEPS = ("accept", "manifest", "key", "space", "stream", "replay", "swap", "start", "finish")
@@ -80,7 +78,7 @@ def _known(guest: Guest, backup: str, digest: str | None, identity: str | None) 
     }
 
 
-def _manifest(guest: Guest, known: Known) -> "Manifest":
+def _manifest(guest: Guest, known: Known) -> Manifest:
     return find(guest, str(known["backup"]), str(known["digest"]))
 
 
