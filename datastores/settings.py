@@ -78,7 +78,7 @@ class Generations:
         host.write(path / LAYERS, json.dumps(asdict(layers), sort_keys=True, indent=1).encode())
 
     def switch(self, number: int) -> None:
-        """Put a generation in force in one rename; it and the one before stay, no other does."""
+        """Put a whole generation in force in one rename."""
         self.read(number)
         pointer = self._node.places.config
         fresh = pointer.with_name(f".{pointer.name}.new")
@@ -87,10 +87,10 @@ class Generations:
         fresh.rename(pointer)
         _sync(pointer.parent)
 
-    def sweep(self, *, ahead: bool = False) -> None:
-        """Remove all but the generation in force and the one before it (and, ``ahead``, the one after it)."""
+    def sweep(self, *others: int) -> None:
+        """Remove all but the generation in force, the one before it and those named."""
         current = self.current()
-        keep = {current, current - 1, *([current + 1] if ahead else [])}
+        keep = {current, current - 1, *others}
         for each in self._folder.iterdir() if self._folder.is_dir() else ():
             if each.name.isdigit() and int(each.name) not in keep:
                 self._node.host.remove(each)
@@ -147,10 +147,13 @@ class LayeredSettings:
         self.generations.write(number, layers)
         return number
 
-    def switch(self, number: int) -> None:
-        """Put a generation in force; what runs is not touched."""
+    def switch(self, number: int, *, keep: int | None = None) -> None:
+        """Put a generation in force; what runs is not touched.
+
+        It and the one before it stay, and ``keep``: the one the server last came up with.
+        """
         self.generations.switch(number)
-        self.generations.sweep()
+        self.generations.sweep(*([] if keep is None else [keep]))
 
     def current(self) -> int:
         """Return the number of the generation in force; 0: none."""
@@ -166,9 +169,9 @@ class LayeredSettings:
         self.switch(self.write(self.user()))
         return self.current()
 
-    def rollback(self) -> int:
-        """Go back to the generation before; return its number."""
-        number = self.current() - 1
+    def rollback(self, to: int | None = None) -> int:
+        """Go back to a generation that was kept, or to the one before; return its number."""
+        number = self.current() - 1 if to is None else to
         self.generations.switch(number)
         return number
 

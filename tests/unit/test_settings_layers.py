@@ -150,7 +150,7 @@ def test_one_spare_is_kept_and_no_more(settings: LayeredSettings, node: Node) ->
     folders = sorted(int(each.name) for each in (node.places.root / "config.d").iterdir())
     assert folders == [settings.current() - 1, settings.current()]
     ahead = settings.write({"pool": "9"})
-    settings.generations.sweep(ahead=True)
+    settings.generations.sweep(ahead)
     assert settings.generations.path(ahead).exists()
     settings.generations.sweep()
     assert not settings.generations.path(ahead).exists()
@@ -163,6 +163,17 @@ def test_rollback_goes_back_one(settings: LayeredSettings) -> None:
     assert settings.user() == {"pool": "3"}
     assert put(settings, {"pool": "5"}) == []
     assert settings.user() == {"pool": "5"}
+
+
+def test_the_generation_the_server_came_up_with_is_kept_and_gone_back_to(settings: LayeredSettings) -> None:
+    proven = settings.current()
+    for value in "3456":
+        settings.switch(settings.write({"pages": value}), keep=proven)
+    assert settings.rollback(proven) == proven == settings.current()
+    assert settings.user() == {}
+    settings.switch(settings.write({"pages": "7"}))
+    with pytest.raises(NotFound):
+        settings.rollback(proven + 3)
 
 
 def test_the_user_layer_survives_a_new_agent(settings: LayeredSettings, node: Node, server: Server) -> None:
