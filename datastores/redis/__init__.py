@@ -3,6 +3,7 @@
 from datastores.contract import Datastore
 from datastores.redis.accounts import NAMES, RedisRoot, RedisUsers
 from datastores.redis.admin import RedisAdmin
+from datastores.redis.backup import RedisBackup
 from datastores.redis.conf import RedisConf
 from datastores.redis.settings import FIXED, RedisSettings
 
@@ -17,4 +18,5 @@ DATASTORE = Datastore(
     settings=RedisSettings,
     users=RedisUsers,
     root=RedisRoot,
+    backup=RedisBackup,
 )

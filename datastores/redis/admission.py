@@ -1,15 +1,19 @@
 """Letting the tenants in after a restore.
 
-A restored folder's ACL file knows the agent alone; the backup's users wait beside it, in ``WAITING``,
-until ``secure`` lets them in.  So nobody writes before the restored data was looked at.
+A restored folder's ACL file knows the agent alone; the backup's users wait beside it, in ``WAITING``, until
+``secure`` has counted the keys against the checkpoint (``RESTORED``).  So nobody writes before.
 """
 
-from datastores.contract import Node
+import json
+
+from datastores.contract import Mismatch, Node
 from datastores.redis import acl
-from datastores.redis.conf import read
-from datastores.redis.wire import ACCOUNT, Connection
+from datastores.redis.conf import FILE, read
+from datastores.redis.moment import Position, counts
+from datastores.redis.wire import ACCOUNT, Connection, info
 
 WAITING = "ostler.users"
+RESTORED = "ostler.restored"
 
 
 def waiting(node: Node) -> bool:
@@ -17,10 +21,35 @@ def waiting(node: Node) -> bool:
     return (node.places.data / WAITING).exists()
 
 
+def stands(node: Node, connection: Connection, wanted: Position | None = None) -> None:
+    """Raise ``Mismatch`` unless this data was restored to ``wanted`` and, while nobody is in, holds its keys.
+
+    Keys that expire may have gone since the backup; all others must be there, and no more.
+    """
+    path = node.places.data / RESTORED
+    made = Position.of(json.loads(path.read_bytes())) if path.exists() else None
+    if made is None or (wanted is not None and made != wanted):
+        raise Mismatch("the server's data is not what was restored from this checkpoint")
+    if made.counts is None or not waiting(node):
+        return
+    found = counts(connection.text("INFO", "keyspace"))
+    for database in found.keys() | made.counts.keys():
+        keys, expire = found.get(database, (0, 0))
+        most, mortal = made.counts.get(database, (0, 0))
+        if keys > most or keys - expire != most - mortal:
+            raise Mismatch(
+                f"database {database} holds {keys} keys ({expire} expire), the backup {most} ({mortal})",
+                hint="a maxmemory too small for the backup makes the server drop keys",
+            )
+    if info(connection, "persistence").get("aof_last_write_status") != "ok":
+        raise Mismatch("the server could not open its log")
+
+
 def admit(node: Node, connection: Connection) -> None:
     """Make the users that wait, as the backup had them; no error where none do."""
     if not waiting(node):
         return
+    stands(node, connection)
     for text in (node.places.data / WAITING).read_bytes().split(b"\n"):
         words = text.split(b" ")
         if len(words) > 2 and words[1] not in (ACCOUNT.encode(), acl.ROOT.encode()):
@@ -30,6 +59,6 @@ def admit(node: Node, connection: Connection) -> None:
 def done(node: Node, connection: Connection) -> None:
     """Forget the waiting users, who are in the server's own file now, and what held for the first start."""
     if waiting(node):
-        wanted = read((node.places.config / "redis.conf").read_bytes()).get("aof-load-truncated", "yes")
+        wanted = read((node.places.config / FILE).read_bytes()).get("aof-load-truncated", "yes")
         connection.call("CONFIG", "SET", "aof-load-truncated", wanted)
         node.host.remove(node.places.data / WAITING)

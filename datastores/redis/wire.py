@@ -84,6 +84,11 @@ class Connection:
         del self._kept[: end + 1]
         return found.removesuffix(b"\r")
 
+    @property
+    def pending(self) -> int:
+        """Return how many bytes were read from the socket and not taken yet."""
+        return len(self._kept)
+
     def readinto(self, window: memoryview) -> int:
         """Fill what has come already, else what comes next; 0 only at the end of the connection."""
         if self._kept:
