@@ -7,6 +7,7 @@ walking only), so nothing is followed out of it and nobody can exchange the path
 under a writer.
 """
 
+import errno
 import fcntl
 import itertools
 import os
@@ -21,6 +22,7 @@ PREFIX = ".put-"
 _GRACE = 60.0  # seconds between a draft's making and its lock; many times what it takes
 _BATCH = 1024  # buffers in one writev: the least that Linux promises
 _CHUNK = 1 << 20
+_LARGE = 1 << 18  # bytes from which the page cache is worth a thought
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # O_PATH: walking needs no right to list
 _TURNS = 20  # a folder may be removed under a writer by who deletes its last object
 _numbers = itertools.count()
@@ -88,6 +90,7 @@ def read_at(fd: int, start: int, length: int) -> bytes:
     parts: list[bytes] = []
     while length > 0 and (part := os.pread(fd, length, start)):
         parts.append(part)
+        _forget(fd, start, len(part))
         start, length = start + len(part), length - len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -118,6 +121,7 @@ def _new_draft(folder: int) -> tuple[str, int]:
 def _fill(fd: int, data: Sequence[Buffer]) -> tuple[int, int]:
     """Write the buffers without joining them, synchronise, and read back size and checksum."""
     waiting = [view for buffer in data if (view := memoryview(buffer).cast("B")).nbytes]
+    _reserve(fd, sum(view.nbytes for view in waiting))
     while waiting:
         written = os.writev(fd, waiting[:_BATCH])
         while waiting and written >= waiting[0].nbytes:
@@ -128,7 +132,24 @@ def _fill(fd: int, data: Sequence[Buffer]) -> tuple[int, int]:
     size, crc, chunk = 0, 0, memoryview(bytearray(_CHUNK))
     while got := os.preadv(fd, [chunk], size):
         size, crc = size + got, checksum([chunk[:got]], crc)
+    _forget(fd, 0, size)
     return size, crc
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Have a large file's room before its bytes: that there is none is known at once, and it lies in one piece."""
+    try:
+        if size >= _LARGE:
+            os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+
+
+def _forget(fd: int, start: int, length: int) -> None:
+    """Give back the system's memory for what passed through: it belongs to the database beside us."""
+    if length >= _LARGE:
+        os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
 
 
 def _publish(folder: int, draft: str, name: str, only_new: bool) -> None:
