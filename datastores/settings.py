@@ -170,8 +170,9 @@ class LayeredSettings:
         return self.current()
 
     def rollback(self, to: int | None = None) -> int:
-        """Go back to a generation that was kept, or to the one before; return its number."""
-        number = self.current() - 1 if to is None else to
+        """Go back to a generation that was kept, or (without, or where it is gone) to the one before; return which."""
+        kept = to is not None and (self.generations.path(to) / LAYERS).is_file()
+        number = to if to is not None and kept else self.current() - 1
         self.generations.switch(number)
         return number
 

@@ -71,7 +71,7 @@ def start_proven(run: Run) -> None:
         if tried == proven or tried < 2:
             raise
         run.guest.manager.service.stop()
-        settings.rollback()
+        settings.rollback(proven if isinstance(proven, int) else None)
         start_server(run)
         facts.set("proven", settings.current())
         raise Failed(

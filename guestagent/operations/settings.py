@@ -38,7 +38,8 @@ def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     wanted = cast("Changes", checked)
     number = run.step("write", lambda: layered.write(_merged(layered.user(), wanted)))
     run.commit("switch")
-    run.step("switch", lambda: layered.switch(number))
+    proven = run.guest.journal.facts.get("proven")
+    run.step("switch", lambda: layered.switch(number, keep=proven if isinstance(proven, int) else None))
     run.step("apply", lambda: _apply(run.guest, wanted, before))
     return run.step("confirm", lambda: _confirm(run.guest, wanted, before))
 
