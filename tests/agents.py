@@ -113,6 +113,7 @@ class LiveAgent:
             "realm": str(self.site.realm),
             "key_file": str(self.site.key_file),
             "prefix": os.environ.get("OSTLER_TEST_PREFIX", ""),
+            "port": "0",
             **self.options,
         }
         default = {

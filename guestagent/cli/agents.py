@@ -88,7 +88,7 @@ class Status(Asking, Object):
             time.sleep(0.25)
 
 
-class Start(Command):  # type: ignore[misc]
+class Start(Command):
     """Run the agent in the foreground until SIGTERM; SIGHUP reads the log level again."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -31,7 +31,7 @@ Ostler keeps the database it runs beside: prepare it, users, settings, backup, r
 INTERRUPTED = 130
 
 
-class Ostler(App):  # type: ignore[misc]
+class Ostler(App):
     """The ``ostler`` command."""
 
     NAME = "ostler"
@@ -46,7 +46,12 @@ class Ostler(App):  # type: ignore[misc]
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
     ) -> argparse.ArgumentParser:
-        wanted = {"formatter_class": argparse.RawDescriptionHelpFormatter, **(argparse_kwargs or {})}
+        # Abbreviated, --request-id would swallow the --request of a verb.
+        wanted = {
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+            "allow_abbrev": False,
+            **(argparse_kwargs or {}),
+        }
         parser: argparse.ArgumentParser = super().build_option_parser(description, version, wanted)
         group = parser.add_argument_group("the agent")
         group.add_argument(
@@ -81,7 +86,8 @@ class Ostler(App):  # type: ignore[misc]
             raise Refused(f"there is no command {' '.join(argv[:2])!r}", hint=f"did you mean: {near}") from error
         command = factory(self, self.options, cmd_name=name)
         parser = command.get_parser(f"{self.NAME} {name}")
-        parser.error = _refuse
+        parser.error = _refuse  # type: ignore[method-assign]
+        parser.allow_abbrev = False
         return int(command.run(parser.parse_args(rest)) or 0)
 
     def interact(self) -> None:
