@@ -1,14 +1,31 @@
 """What every suite may ask for."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from datastores.contract import Node
 from datastores.manager import Manager
-from tests.guests import Guests, guests
+from tests.guests import PREFIX, Guests, guests, stage
 
 pytest_plugins = ("tests.cases",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> Iterator[None]:
+    """Servers' programs that their accounts can reach, wherever the checkout lies."""
+    if os.environ.get(PREFIX):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="op-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        if stage(Path(folder)):
+            os.environ[PREFIX] = folder
+        yield
+        os.environ.pop(PREFIX, None)
 
 
 @pytest.fixture(scope="module")

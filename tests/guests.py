@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import secrets
 import shutil
 import tempfile
@@ -16,6 +17,33 @@ from guestagent.image import installation, prove, read_image
 from guestagent.node import manager_for, node_for
 
 IMAGE = "debian-12"
+PREFIX = "OSTLER_TEST_PREFIX"
+
+
+def prefix() -> Path | None:
+    """Return where tools are looked up first: what ``tools/servers`` printed, handed on by the environment."""
+    return Path(os.environ[PREFIX]) if os.environ.get(PREFIX) else None
+
+
+def stage(into: Path) -> bool:
+    """Copy below ``into`` the programs that the servers' accounts cannot reach; return whether there were any.
+
+    Only root has other accounts; they cannot pass a checkout, or an interpreter, that lies in a private folder.
+    """
+    image, found = read_image(IMAGE), False
+    for datastore, versions in image.tables.items() if os.geteuid() == 0 else ():
+        for version in versions:
+            for path in installation(image, datastore, version).tools.values():
+                if path.is_file() and not _reachable(path):
+                    copy = into / str(path).lstrip("/")
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, copy)
+                    found = True
+    return found
+
+
+def _reachable(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (path, *path.resolve().parents))
 
 
 @dataclass
@@ -29,7 +57,7 @@ class Guests:
         """Return a node with folders and a port of its own; nothing runs."""
         declared, image = load(datastore), read_image(IMAGE)
         wanted = version or image.versions(datastore)[0]
-        facts = installation(image, datastore, wanted)
+        facts = installation(image, datastore, wanted, prefix())
         guest = guest_id or f"g{secrets.token_hex(3)}"
         home = self.folder / guest
         made = node_for(guest, declared, wanted, facts, home / "root", home / "state", port=0)
