@@ -149,7 +149,7 @@ def _until(check: "object", timeout: float, what: str) -> None:
 
 
 @functools.cache
-def _shared() -> Broker:
+def shared_broker() -> Broker:
     made = Broker()
     atexit.register(made.end)
     return made.start()
@@ -158,7 +158,7 @@ def _shared() -> Broker:
 @pytest.fixture
 def broker() -> Broker:
     """The one broker of this run; a test takes guest ids of its own."""
-    return _shared()
+    return shared_broker()
 
 
 @pytest.fixture

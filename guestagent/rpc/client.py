@@ -56,12 +56,19 @@ class Wire(Protocol):
     def send(self, order: Order, seconds: float) -> JSON:
         """Return the answer; ``Unreachable``, or ``DeadlinePassed`` after at most ``seconds``."""
 
+    def close(self) -> None:
+        """Give up what was connected."""
+
 
 class Client:
     """Asks one agent."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+
+    def close(self) -> None:
+        """Give up what was connected; a later request connects again."""
+        self._wire.close()
 
     def call(
         self,
@@ -173,6 +180,9 @@ class UnixWire:
         frame = {"message": order.message(), "context": {}, "reply": order.wants_reply}
         return framing.converse(self._path, frame, seconds).get("result")
 
+    def close(self) -> None:
+        """Do nothing: no connection outlives its request."""
+
 
 class BrokerWire:
     """A broker, through oslo.messaging."""
@@ -185,6 +195,7 @@ class BrokerWire:
     def send(self, order: Order, seconds: float) -> JSON:
         """Send in a thread of its own, which is left behind when the time is over."""
         until = time.monotonic() + seconds
+        framing.encode(order.message())  # too large is too large, whatever carries it
         self._probe(min(seconds, _PROBE))
         done: Future[JSON] = Future()
         threading.Thread(target=self._deliver, args=(order, until, done), name="request", daemon=True).start()
@@ -192,6 +203,13 @@ class BrokerWire:
             return done.result(timeout=max(0.0, until - time.monotonic()))
         except TimeoutError:
             raise DeadlinePassed(f"no answer from {self._guest} in {seconds:g} s") from None
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.cleanup()
 
     def _probe(self, seconds: float) -> None:
         """Raise ``Unreachable`` where no broker listens: oslo.messaging would try for ever."""

@@ -42,5 +42,5 @@ class Reporter:
                     kind=kind,
                     body=dict(body),
                 )
-            except exceptions.MessagingException as error:
+            except (exceptions.MessagingException, exceptions.MessageUndeliverable) as error:
                 raise Unreachable(f"nobody took a report of kind {kind}: {type(error).__name__}") from error
