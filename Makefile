@@ -1,0 +1,51 @@
+# Two doors: `make demo` and `make test`.  Everything they need they get by themselves.
+#
+#   make demo  [DATASTORE="mariadb redis"|all] [JSON=FILE]   set-up, then the main job on real servers
+#   make test  [STEPS="unit live"] [JSON=FILE]               set-up, then everything that is checked
+#   make soak                                                the same suites with ten times the counts
+#   make bench [SIZE=1000] [ROUNDS=1] [JSON=FILE]            side by side with other pipelines (SIZE in MB)
+#   make servers | venv | config | table | clean             the pieces
+
+PYTHON ?= /usr/bin/python3
+DATASTORE ?= mariadb redis
+STEPS ?=
+SIZE ?= 1000
+ROUNDS ?= 1
+JSON ?=
+RECORD = $(if $(JSON),--json '$(JSON)')
+RUN = .venv/bin/python
+
+.PHONY: demo test soak bench servers venv config table clean
+.DEFAULT_GOAL := demo
+
+venv:
+	@$(PYTHON) tools/environment test
+
+servers:
+	@$(PYTHON) tools/servers
+
+demo:
+	@$(PYTHON) tools/environment demo
+	@prefix=$$($(PYTHON) tools/servers $(if $(filter all,$(DATASTORE)),--for demo,$(DATASTORE))) && \
+	  exec $(RUN) tools/demo.py --prefix "$$prefix" $(RECORD) $(filter-out all,$(DATASTORE))
+
+test: venv
+	@prefix=$$($(PYTHON) tools/servers) && export OSTLER_TEST_PREFIX="$$prefix" && \
+	  exec $(RUN) tools/suite.py $(RECORD) $(STEPS)
+
+soak: export OSTLER_COUNT = 10
+soak: test
+
+bench: venv
+	@prefix=$$($(PYTHON) tools/servers --for demo) && \
+	  exec $(RUN) bench/run.py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
+
+config: venv
+	@.venv/bin/oslo-config-generator --config-file etc/config-generator.conf
+
+table: venv
+	@$(RUN) tools/table.py
+
+clean:
+	rm -rf .venv .servers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,78 @@
+"""What a server is called by the distribution: one file of ``tools/servers.d`` each."""
+
+import os
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "servers.d"
+SYSTEM = Path("/usr")
+
+
+class Wrong(Exception):
+    """Something is missing or failed; the message tells a person what to do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One server.
+
+    ``packages`` are installed where we may, else ``private`` ones are unpacked below a prefix (none: it cannot be had
+    without root).  It is there when all ``programs`` are, relative to ``/usr`` or ``PREFIX/usr``.  ``wanted`` is
+    ``demo`` or ``test``; ``version`` a program with arguments that prints it; ``owner`` the server's account.
+    """
+
+    name: str
+    wanted: str
+    packages: tuple[str, ...]
+    private: tuple[str, ...]
+    programs: tuple[str, ...]
+    version: tuple[str, ...]
+    owner: str
+    units: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """Read one file; ``Wrong`` names the key that is missing or unknown."""
+        table = tomllib.loads(path.read_text())
+        known = {"for", "packages", "private", "programs", "version", "owner", "units"}
+        odd = sorted(set(table) - known) or sorted(known - {"private", "owner", "units"} - set(table))
+        if odd:
+            raise Wrong(f"{path.name}: the key {odd[0]!r} is unknown or missing")
+        lists = {key: tuple(table.get(key, ())) for key in ("packages", "private", "programs", "version", "units")}
+        return cls(path.stem, table["for"], owner=table.get("owner", ""), **lists)
+
+    def home(self, prefix: Path, *, private: bool = False) -> Path | None:
+        """Return the folder its programs lie under: ``/usr`` (not if ``private``), ``PREFIX/usr``, or None: missing."""
+        if not private and all((SYSTEM / each).exists() for each in self.programs):
+            return SYSTEM
+        private = prefix / "usr"
+        ready = self.stamp(prefix).exists() and all((private / each).exists() for each in self.programs)
+        return private if ready else None
+
+    def stamp(self, prefix: Path) -> Path:
+        """Return the file that says it was unpacked whole."""
+        return prefix / f"{self.name}.ready"
+
+    def tells(self, home: Path) -> str:
+        """Run the version command; return its first line, or raise ``Wrong``."""
+        if not self.version:
+            return ""
+        argv = [str(home / self.version[0]), *self.version[1:]]
+        libraries = os.pathsep.join(str(each) for each in sorted((home / "lib").glob("*-linux-gnu")))
+        env = {**os.environ, **({"LD_LIBRARY_PATH": libraries} if home != SYSTEM else {})}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise Wrong(f"{self.name}: {argv[0]} does not run: {done.stderr.strip()[-300:]}")
+        return (done.stdout or done.stderr).strip().splitlines()[0]
+
+
+def recipes(names: list[str] | None = None, wanted: str = "test") -> list[Recipe]:
+    """Return the recipes that were named, or all that ``wanted`` asks for; ``Wrong`` for an unknown name."""
+    found = {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+    for name in names or ():
+        if name not in found:
+            raise Wrong(f"there is no recipe {name!r}; there are: {', '.join(found)}")
+    every = [Recipe.read(found[name]) for name in (names or found)]
+    return [each for each in every if names or wanted == "test" or each.wanted == wanted]

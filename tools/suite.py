@@ -1,0 +1,118 @@
+"""Run everything that is checked, step by step; exit 0 only when all held.
+
+A skipped test counts as a failure: a server that is missing must not look like success.
+``python tools/suite.py [--json FILE] [STEP…]``
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as tree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+SUITES = ("unit", "conformance", "interop", "faults", "live")
+DOORS = ("tools/servers", "tools/environment")
+CHECKS: dict[str, list[str]] = {
+    "lint": ["ruff", "check", ".", *DOORS],
+    "format": ["ruff", "format", "--check", ".", *DOORS],
+    "types": ["mypy"],
+    "imports": ["lint-imports"],
+}
+Figures = dict[str, float]
+
+
+@dataclass
+class Step:
+    """One step as it goes into the record."""
+
+    name: str
+    ok: bool
+    seconds: float
+    figures: Figures = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return the step as one line of the closing table."""
+        figures = "  ".join(f"{key} {value:g}" for key, value in self.figures.items())
+        return f"{'ok' if self.ok else 'FAILED':<7} {self.name:<12} {self.seconds:7.1f} s  {figures}"
+
+
+def main() -> int:
+    """Run the steps that were named, or all; print the table and write the record."""
+    parser = argparse.ArgumentParser(prog="make test", description=__doc__.split("\n\n")[0])
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(names())} (default: all)")
+    parser.add_argument("--json", type=Path, help="write the record to this file")
+    options = parser.parse_args()
+    unknown = set(options.steps) - set(names())
+    if unknown:
+        parser.error(f"there is no step {min(unknown)!r}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    steps = [run(name) for name in (options.steps or names())]
+    ok = all(step.ok for step in steps)
+    print("\n".join(["", *(step.line() for step in steps), "", "all held" if ok else "NOT all held"]), flush=True)
+    if options.json:
+        record = {"ok": ok, "steps": [vars(step) for step in steps]}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if ok else 1
+
+
+def names() -> list[str]:
+    """Return the steps there are: the checks, then the folders of tests that hold any."""
+    return [*CHECKS, *(name for name in SUITES if any((ROOT / "tests" / name).glob("test_*.py")))]
+
+
+def run(name: str) -> Step:
+    """Run one step to its end and say how it went."""
+    print(f"\n== {name}", flush=True)
+    began = time.monotonic()
+    ok, figures = suite(name) if name in SUITES else (execute(CHECKS[name]), {})
+    step = Step(name, ok, round(time.monotonic() - began, 1), figures)
+    print(f"== {step.line()}", flush=True)
+    return step
+
+
+def execute(argv: list[str]) -> bool:
+    """Run a tool of the environment; a signal to us ends it too, and we wait for its clean-up."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen([str(BIN / argv[0]), *argv[1:]], cwd=ROOT, env=environment) as child:
+        try:
+            return child.wait() == 0
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise SystemExit(130) from None
+
+
+def suite(name: str) -> tuple[bool, Figures]:
+    """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
+    with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
+        report = Path(folder) / "junit.xml"
+        argv = ["python", "-m", "pytest", f"tests/{name}", f"--junitxml={report}", "--durations=5", "--durations-min=5"]
+        ok = execute(argv)
+        if not report.exists():
+            return False, {}
+        totals = tree.parse(report).getroot()[0].attrib
+        counts = {key: int(totals[key]) for key in ("tests", "failures", "errors", "skipped")}
+            {key: int(found.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+            if found is not None
+            else {}
+        )
+    return ok and counts["tests"] > 0 and counts["skipped"] == 0, dict(counts)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
