@@ -13,6 +13,7 @@ from objectstore.realm import Realm, open_store
 from objectstore.store import Store
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
+SIZE = 8 * 8000 * 64  # large enough to be killed in the middle of
 
 WRITER = """
 import itertools, sys
@@ -24,8 +25,8 @@ store = Directory(path / "store") if kind == "directory" else open_store(Realm.r
 print("ready", flush=True)
 for number in itertools.count(first):
     block = b"%08d" % number
-    store.put(f"r-g-1/{number:08d}", [block] * 4000, only_new=number % 2 == 0)
-    store.put("r-backups/pointer", [block] * 1000)
+    store.put(f"r-g-1/{number:08d}", [block * 8000] * 64, only_new=number % 2 == 0)
+    store.put("r-backups/pointer", [block * 8000] * 64)
     print(number, flush=True)
 """
 REALM = """
@@ -73,20 +74,20 @@ def test_each_object_is_whole_or_absent(kind: str, tmp_path: Path) -> None:
     promised: set[int] = set()
     first = 0
     for turn in range(12 * COUNT):
-        promised |= killed(kind, tmp_path, first, turn % 5, (turn * 37 % 11) / 2000)
+        promised |= killed(kind, tmp_path, first, turn % 3, (turn * 37 % 11) / 500)
         store = opened(kind, tmp_path)
         found = {one.name: one.size for one in store.list("r-g-1")}
         for name, size in found.items():
             number = name.removeprefix("r-g-1/")
-            assert size == 32_000
+            assert size == SIZE
             copies = store.members().values() if int(number) in promised else [store]
             for copy in copies:
-                assert copy.get(name) == number.encode() * 4000
+                assert copy.get(name) == number.encode() * (SIZE // 8)
         assert not [name for name in found if PREFIX in name]
         assert {f"r-g-1/{number:08d}" for number in promised} <= set(found)
         if promised:
             pointer = store.get("r-backups/pointer")
-            assert pointer == pointer[:8] * 1000
+            assert pointer == pointer[:8] * (SIZE // 8)
             assert int(pointer[:8]) >= max(promised)
         first = max([first, *(int(name.removeprefix("r-g-1/")) for name in found)]) + 1
     assert promised

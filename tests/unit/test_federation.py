@@ -384,6 +384,16 @@ def test_records_that_differ_all_count(three: House) -> None:
     assert {tuple(three.record(cluster, "1")["clusters"]) for cluster in NAMES} == {("east", "west")}  # type: ignore[arg-type]
 
 
+def test_a_record_that_could_not_be_read_counts_later(three: House) -> None:
+    for cluster in ("east", "west"):
+        three.clusters[cluster].put("r-backups/placement.1", [Record((cluster,), ()).to_bytes("1")])
+    three.away("west")
+    store = three.open()
+    assert store.where("r-g-1") == ("east", "north")
+    three.away()
+    assert store.where("r-g-1") == ("east", "west")
+
+
 @pytest.mark.parametrize(
     "broken",
     [b"", b"{", b"[]", b'{"clusters": 7, "known": []}', b'{"clusters": [7], "known": []}', b"\xff", b"[" * 60_000],

@@ -139,7 +139,7 @@ def test_a_torn_write_is_never_taken_for_ours(store: Retrying, inner: Costly) ->
 
 
 def test_what_was_given_up_fast_is_asked_once(store: Retrying, inner: Costly) -> None:
-    inner.away = True
+    inner.away, inner.seconds = True, 0.1
     with pytest.raises(Unavailable):
         store.get("c/a")
     for asked in (5, 6, 7):
