@@ -46,6 +46,7 @@ from datastores.contract import (
     verb,
 )
 from datastores.manager import Manager
+from guestagent.errors import Unreachable
 from guestagent.host import LocalHost
 from guestagent.journal import open_journal
 from guestagent.node import FileSecrets
@@ -101,6 +102,8 @@ class ShamAdmin(Admin):
 
     def probe(self) -> None:
         self.ping()
+        if (self.node.places.root / "unhealthy").exists():
+            raise NotReady("what was written was not read back")
 
 
 class ShamService:
@@ -114,6 +117,9 @@ class ShamService:
         if config.get("size") == "13" or (self.node.places.data / "broken").exists():
             raise ToolFailed("the server ended before it answered")
         read_state(self.node)
+        if (self.node.places.root / "slow-start").exists():
+            time.sleep(min(timeout, 0.2))
+            raise NotReady("it is starting")
         self.node.host.write(self.node.places.run / "up", json.dumps(config).encode())
 
     def stop(self, *, timeout: float = 120.0) -> None:
@@ -167,6 +173,9 @@ class ShamDatabases(Databases):
     @verb(scope="accounts", changes=True)
     def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
         state = read_state(self.node)
+        if (self.node.places.root / "run-tool").exists():
+            self.node.host.write(self.node.places.temp / "tool-runs", b"")
+            self.node.host.run(Command(("sleep", "600")), timeout=600.0)
         state["databases"].setdefault(name, {"charset": charset})
         write_state(self.node, state)
 
@@ -327,13 +336,16 @@ def sham_guest(folder: Path, guest_id: str = "g1", archive: "object | None" = No
 
 
 class FakeReporter:
-    """Keeps what was reported; unreachable while ``away``."""
+    """Keeps what was reported; unreachable while ``away``; hears all but is not heard while it ``loses_answers``."""
 
     def __init__(self) -> None:
         self.away = False
+        self.loses_answers = False
         self.reports: list[tuple[str, Mapping[str, JSON], float]] = []
 
     def report(self, kind: str, body: Mapping[str, JSON], sent: float) -> None:
         if self.away:
-            raise NotReady("nobody answers")
+            raise Unreachable("nobody answers")
         self.reports.append((kind, body, sent))
+        if self.loses_answers:
+            raise Unreachable("no answer came")

@@ -39,9 +39,10 @@ class Request:
 
 
 class Operations:
-    """All operations of one guest."""
+    """All operations of one guest; at most ``queue`` casts wait."""
 
-    def __init__(self, guest: Guest, verbs: Mapping[str, Verb]) -> None:
+    def __init__(self, guest: Guest, verbs: Mapping[str, Verb], *, queue: int = QUEUE) -> None:
+        self._queue = queue
         self._guest = guest
         self._verbs = verbs
         self._changed = threading.Condition(threading.RLock())
@@ -142,8 +143,8 @@ class Operations:
             raise Busy(
                 f"{row.verb} is {row.state}; it excludes this", operation=row.id, hint="wait for it, or cancel it"
             )
-        if waits and sum(not each.running for each in self._works.values()) >= QUEUE:
-            raise Busy(f"{QUEUE} requests wait already")
+        if waits and sum(not each.running for each in self._works.values()) >= self._queue:
+            raise Busy(f"{self._queue} requests wait already")
 
     def _add(self, verb: Verb, request: Request, *, waits: bool) -> Work:
         deadline = request.deadline if request.deadline is not None else time.time() + verb.mark.timeout

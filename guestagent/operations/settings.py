@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from datastores.contract import JSON, DatastoreError, verb
+from datastores.contract import JSON, DatastoreError, Mismatch, verb
 from datastores.settings import Changes
 from guestagent.errors import Failed, Refused
 from guestagent.operations.guest import Guest
@@ -40,8 +40,8 @@ def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     run.commit("switch")
     proven = run.guest.journal.facts.get("proven")
     run.step("switch", lambda: layered.switch(number, keep=proven if isinstance(proven, int) else None))
-    run.step("apply", lambda: _apply(run.guest, wanted, before))
-    return run.step("confirm", lambda: _confirm(run.guest, wanted, before))
+    run.step("apply", lambda: _apply(run.guest, wanted, number, before))
+    return run.step("confirm", lambda: _confirm(run.guest, wanted, number, before))
 
 
 def _accept(guest: Guest, changes: Changes) -> int:
@@ -57,25 +57,27 @@ def _merged(user: Mapping[str, str], changes: Changes) -> dict[str, str]:
     return {name: value for name, value in merged.items() if changes.get(name, value) is not None}
 
 
-def _apply(guest: Guest, changes: Changes, before: int) -> None:
+def _apply(guest: Guest, changes: Changes, number: int, before: int) -> None:
     if answers(guest):
-        _or_back(guest, changes, before, lambda: guest.manager.settings.apply(changes))
+        _or_back(guest, changes, number, before, guest.manager.settings.apply)
 
 
-def _confirm(guest: Guest, changes: Changes, before: int) -> list[dict[str, JSON]]:
+def _confirm(guest: Guest, changes: Changes, number: int, before: int) -> list[dict[str, JSON]]:
     layered = guest.manager.settings
-    _or_back(guest, changes, before, lambda: layered.confirm(changes))
+    _or_back(guest, changes, number, before, layered.confirm)
     return [row for row in layered.rows() if row["name"] in changes]
 
 
-def _or_back(guest: Guest, changes: Changes, before: int, move: Callable[[], object]) -> None:
+def _or_back(guest: Guest, changes: Changes, number: int, before: int, move: Callable[[Changes], object]) -> None:
     """Make a move; where it fails, put the generation before in force again, on the server too, and say so."""
     layered = guest.manager.settings
     try:
-        move()
+        if layered.current() != number:
+            raise Mismatch(f"generation {number} is not in force any more")
+        move(changes)
     except DatastoreError as error:
-        if layered.current() > before:
-            layered.rollback()
+        if layered.current() != before:
+            layered.rollback(before)
         if answers(guest):
             attempt("applying the settings before", lambda: layered.apply(changes))
         raise Failed(

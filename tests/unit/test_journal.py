@@ -14,6 +14,7 @@ import pytest
 from datastores.contract import Secret
 from guestagent.errors import JournalCorrupt, SecondAgent, UnknownOperation
 from guestagent.journal import RUNNING, SUCCEEDED, Journal, Row, look, open_journal, read_offline
+from guestagent.journal.clock import now
 
 CANARY = "canary-7f3a9c"
 
@@ -38,7 +39,7 @@ def bytes_of(folder: Path) -> bytes:
 
 
 def ended(journal: Journal, added: Row, outcome: object) -> Row:
-    done = replace(added, state=SUCCEEDED, ended_at="2026-01-01T00:00:00.000Z")
+    done = replace(added, state=SUCCEEDED, ended_at=now())
     journal.ledger.end(done, outcome)
     return done
 
