@@ -95,6 +95,9 @@ class Completed:
 class Stream(Protocol):
     """A running program's standard output (or input), read as it comes."""
 
+    errors: bytes
+    """The last of what it wrote to standard error (64 KiB at most), whole once ``finish`` has returned."""
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` from standard output; return 0 only at its end."""
 

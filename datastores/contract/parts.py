@@ -190,7 +190,7 @@ class Root(ABC):
         self.node = node
 
     @abstractmethod
-    @verb(scope="accounts", changes=True, once=True)
+    @verb(scope="accounts", changes=True, once=True, result=True)
     def enable(self) -> "dict[str, JSON]":
         """Make root, with a new password each time; return its name and password, once."""
 

@@ -34,6 +34,7 @@ class Mark:
                  the part's ``noun`` is meant.
     ``steps``    the names of the operation's steps, where there is more than one.
     ``once``     its result is delivered once and then destroyed.
+    ``result``   a command that waited prints the operation's result, not the operation.
     ``deprecated``  since which release, or the empty string.
     """
 
@@ -43,6 +44,7 @@ class Mark:
     noun: str = ""
     steps: tuple[str, ...] = ()
     once: bool = False
+    result: bool = False
     deprecated: str = ""
 
 
@@ -54,10 +56,11 @@ def verb(
     noun: str = "",
     steps: tuple[str, ...] = (),
     once: bool = False,
+    result: bool = False,
     deprecated: str = "",
 ) -> Callable[[F], F]:
     """Mark a method of a part, or a function of ``guestagent.operations``, as served."""
-    mark = Mark(scope, changes, timeout, noun, steps, once, deprecated)
+    mark = Mark(scope, changes, timeout, noun, steps, once, result, deprecated)
 
     def attach(function: F) -> F:
         setattr(function, _ATTRIBUTE, mark)

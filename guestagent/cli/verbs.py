@@ -66,8 +66,7 @@ class ChangeObject(Changing, Object):
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
         operation = self.operation(parsed)
-        found = None if parsed.no_wait else operation.get("result")
-        return found if isinstance(found, dict) and _returns(self.verb) is not type(None) else operation
+        return operation if parsed.no_wait or not self.verb.mark.result else _object(operation.get("result"))
 
 
 class ChangeRows(Changing, Rows):
@@ -75,7 +74,7 @@ class ChangeRows(Changing, Rows):
 
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         operation = self.operation(parsed)
-        return [operation] if parsed.no_wait else _rows(operation.get("result"))
+        return [operation] if parsed.no_wait or not self.verb.mark.result else _rows(operation.get("result"))
 
 
 def _object(answer: object) -> Mapping[str, object]:

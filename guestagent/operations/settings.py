@@ -13,13 +13,13 @@ from guestagent.operations.service import answers, must_be_prepared
 STEPS = ("accept", "check", "write", "switch", "apply", "confirm")
 
 
-@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS)
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True)
 def set_(run: Run, values: Mapping[str, str]) -> list[dict[str, JSON]]:
     """Set values: dynamic ones hold at once, static ones wait for a restart, which is left to you."""
     return _change(run, dict(values))
 
 
-@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS)
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True)
 def drop(run: Run, names: tuple[str, ...]) -> list[dict[str, JSON]]:
     """Take back values that were set; what the image or the agent says holds again."""
     return _change(run, dict.fromkeys(names))

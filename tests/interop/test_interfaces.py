@@ -69,7 +69,7 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Site]:
+def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
     with site() as made:
         yield made
 

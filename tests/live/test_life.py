@@ -23,7 +23,7 @@ SIZE = 8_000_000
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Site]:
+def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
     with site() as made:
         yield made
 
