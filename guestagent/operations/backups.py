@@ -21,7 +21,7 @@ from objectstore.store import Missing
 STEPS = ("accept", "lease", "key", "open", "stream", "close", "manifest", "check", "finish")
 
 
-@verb(noun="backup", scope="data", changes=True, timeout=24 * 3600.0, steps=STEPS)
+@verb(noun="backup", scope="data", changes=True, timeout=24 * 3600.0, steps=STEPS, result=True)
 def create(
     run: Run,
     *,
