@@ -9,5 +9,6 @@ from objectstore.archive.draft import Draft
 from objectstore.archive.extract import extract
 from objectstore.archive.manifest import Manifest
 from objectstore.archive.model import Copies, Cut, Entry, Header
+from objectstore.archive.verify import Verified
 
-__all__ = ["Archive", "Contents", "Copies", "Cut", "Draft", "Entry", "Header", "Manifest", "extract"]
+__all__ = ["Archive", "Contents", "Copies", "Cut", "Draft", "Entry", "Header", "Manifest", "Verified", "extract"]

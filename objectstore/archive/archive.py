@@ -1,20 +1,25 @@
 """The archive of a realm: begin backups, find them, read them, check them, delete them."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from objectstore.archive import manifest as roots
+from objectstore.archive import verify as verifying
 from objectstore.archive.contents import Contents
 from objectstore.archive.copies import read_whole
 from objectstore.archive.draft import Draft
 from objectstore.archive.index import digest as digest_of
 from objectstore.archive.lease import tombstone
 from objectstore.archive.manifest import Manifest
-from objectstore.archive.model import Header, check_id
+from objectstore.archive.model import Copies, Header, check_id
 from objectstore.archive.names import manifest_of
 from objectstore.archive.seal import Sealer
+from objectstore.archive.survey import Survey
 from objectstore.archive.vault import Vault
+from objectstore.archive.verify import Progress, Verified
+from objectstore.collection import Plan, plan
 from objectstore.keys import Keys
 from objectstore.store import BadRequest, Corrupt, Missing, Store, StoreError, split
 
@@ -75,6 +80,21 @@ class Archive:
         """Return a backup's inventory and bytes."""
         return Contents(self.vault, manifest)
 
+    def copies(self, manifest: Manifest) -> Copies:
+        """Return in how many clusters all of a backup is, by their listings."""
+        return verifying.count(self.vault, manifest, self.wanted)
+
+    def verify(self, manifest: Manifest, progress: Progress | None = None) -> Verified:
+        """Read every copy of every object of a backup; ``Corrupt`` where of one none is whole.
+
+        ``progress`` gets the stored bytes that were checked, one copy counted, and those that will be.
+        """
+        return verifying.verify(self.vault, self.contents(manifest), self.wanted, progress)
+
+    def repair(self, manifest: Manifest, progress: Progress | None = None) -> Copies:
+        """Bring missing and damaged copies back, from whole ones; ``Corrupt`` where of an object none is whole."""
+        return verifying.repair(self.vault, self.contents(manifest), self.wanted, progress)
+
     def delete(self, backup: str) -> None:
         """Remove a backup's manifest; its packs stay until a collection.  ``Missing`` for an unknown one."""
         found = self._manifests_of(backup)
@@ -86,6 +106,11 @@ class Archive:
     def abandon(self, attempt: str) -> None:
         """End the lease of an attempt that is dead: what it put may be freed."""
         self.vault.store.delete(self.vault.names.lease(check_id(attempt, "attempt")))
+
+    def purge_plan(self, grace: float = 0.0) -> Plan:
+        """Return what a collection would keep and free; ``Unavailable`` where that cannot be known."""
+        facts = Survey(self.vault).estate(self.survey())
+        return plan(facts, time.time(), grace)
 
     def _names(self, prefix: str) -> list[str]:
         return [row.name for row in self.vault.store.list(self.vault.names.catalogue, prefix)]

@@ -35,10 +35,11 @@ def read_whole(
             return check(member.get(name, start, length))
         except StoreError as error:
             errors.append(error)
-    raise _worst(name, errors, gone) from errors[0]
+    raise worst(name, errors, gone) from errors[0]
 
 
-def _worst(name: str, errors: list[StoreError], gone: bool) -> StoreError:
+def worst(name: str, errors: list[StoreError], gone: bool = False) -> StoreError:
+    """Return the error to raise for an object of which no copy is whole, by what is wrong with each."""
     damaged = [error for error in errors if isinstance(error, Corrupt)]
     if damaged:
         return Corrupt(f"{name}: {damaged[0]}", hint="no whole copy of it is left")

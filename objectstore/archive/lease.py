@@ -83,6 +83,15 @@ def tombstone(backup: str, attempts: list[str]) -> bytes:
     return json.dumps(row, sort_keys=True).encode() + b"\n"
 
 
+def deleted_at(data: bytes) -> float:
+    """Return when a tombstone says that its backup was deleted; 0.0 where it cannot be read."""
+    with suppress(Corrupt):
+        match parse(data):
+            case {"deleted": int() | float() as deleted}:
+                return float(deleted)
+    return 0.0
+
+
 def moment(seconds: float) -> str:
     """Return a time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

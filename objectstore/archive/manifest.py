@@ -63,15 +63,15 @@ class Manifest:
     size: int = 0
     format: int = MAJOR
 
-    def to_json(self, copies: Copies, state: str) -> dict[str, JSON]:
-        """Return the ``backup`` of INTERFACES, section 3."""
+    def to_json(self, copies: Copies, state: str | None = None) -> dict[str, JSON]:
+        """Return the ``backup`` of INTERFACES, section 3; ``state`` is what the copies say where none is given."""
         head = asdict(self.header)
         return {
             "id": head.pop("backup"),
             **{name: value for name, value in head.items() if name not in ("server_id", "restore_epoch")},
             "digest": self.digest,
             "kind": self.kind,
-            "state": state,
+            "state": state or copies.state,
             "server_id": self.server_id,
             "restore_epoch": self.header.restore_epoch,
             "ended_at": self.ended_at,

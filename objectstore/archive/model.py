@@ -92,6 +92,13 @@ class Copies:
     have: int
     wanted: int
 
+    @property
+    def state(self) -> str:
+        """Return the state of a sealed backup of which there are so many copies."""
+        if self.have >= self.wanted:
+            return "COMPLETED"
+        return "DEGRADED" if self.have > 0 else "FAILED"
+
     def to_json(self) -> dict[str, JSON]:
         """Return the ``copies`` of INTERFACES, section 3."""
         return {"have": self.have, "wanted": self.wanted}

@@ -47,6 +47,9 @@ class Names:
     def lease(self, attempt: str) -> str:
         return f"{self.catalogue}/lease.{attempt}"
 
+    def placement(self, generation: str) -> str:
+        return f"{self.catalogue}/placement.{generation}"
+
     def tomb(self, backup: str) -> str:
         return f"{self.catalogue}/tomb.{backup}"
 
@@ -67,3 +70,8 @@ def key_of(key: str) -> tuple[str, str] | None:
     """Return attempt and key-encryption key of a wrapped key's object name, or None."""
     found = _KEY.fullmatch(key)
     return (found[1], found[2]) if found else None
+
+
+def placement_of(key: str) -> str | None:
+    """Return the generation of a placement record's object name, or None."""
+    return key.removeprefix("placement.") if key.startswith("placement.") else None
