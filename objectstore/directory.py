@@ -129,6 +129,7 @@ class Directory(Store):
         if now - self._swept.get(container, -_SWEEP) >= _SWEEP:
             self._swept[container] = now
             drafts.sweep(folder)
+            drafts.sweep(root)
         return folder
 
     @contextmanager

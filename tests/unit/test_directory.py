@@ -167,15 +167,17 @@ def test_many_initialise_one_cluster(tmp_path: Path) -> None:
 def test_a_dead_writers_draft_is_swept_and_a_living_one_s_is_not(tmp_path: Path) -> None:
     Directory(tmp_path).put("c/a", [b"x"])
     old, young = tmp_path / "c" / ".put-1-old", tmp_path / "c" / ".put-1-young"
+    marking = tmp_path / ".put-1-marker"
     living, other = tmp_path / "c" / ".put-2-living", tmp_path / "c" / ".other"
-    for path in (old, young, living, other):
+    for path in (old, young, living, other, marking):
         path.write_bytes(b"half")
-    for path in (old, living, other):
+    for path in (old, living, other, marking):
         os.utime(path, (0, time.time() - 3600))
     with drafts.closing(os.open(living, os.O_RDWR)) as fd:
         drafts.fcntl.flock(fd, drafts.fcntl.LOCK_EX)
         Directory(tmp_path).put("c/b", [b"x"])
     assert {one.name for one in (tmp_path / "c").iterdir()} == {"a", "b", young.name, living.name, other.name}
+    assert not marking.exists()
 
 
 def test_a_failed_put_leaves_nothing(store: Directory, tmp_path: Path) -> None:
