@@ -213,7 +213,8 @@ class LiveAgent:
         found = []
         for each in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if any(mark in word for word in each.cmdline()) and "agent" not in each.cmdline():
+                words = [*each.cmdline(), each.cwd()]
+                if any(mark in word for word in words) and "agent" not in words:
                     found.append(each)
         return found
 
