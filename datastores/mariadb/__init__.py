@@ -3,6 +3,7 @@
 from datastores.contract import Datastore
 from datastores.mariadb.accounts import NAMES, MariaDBDatabases, MariaDBGrants, MariaDBUsers
 from datastores.mariadb.admin import MariaDBAdmin
+from datastores.mariadb.backup import MariaDBBackup
 from datastores.mariadb.root import MariaDBRoot
 from datastores.mariadb.settings import FIXED, MariaDBSettings, OptionFile
 
@@ -19,4 +20,5 @@ DATASTORE = Datastore(
     users=MariaDBUsers,
     grants=MariaDBGrants,
     root=MariaDBRoot,
+    backup=MariaDBBackup,
 )

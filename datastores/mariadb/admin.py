@@ -143,6 +143,7 @@ def close_doors(cursor: Cursor) -> None:
             cursor.execute(f"DROP USER IF EXISTS {account(str(user), str(host))}")
     cursor.execute(f"DROP DATABASE IF EXISTS {identifier(TEST_DATABASE)}")
     cursor.execute("DELETE FROM mysql.db WHERE User = ''")
+    cursor.execute("DELETE FROM mysql.proxies_priv")
     cursor.execute("FLUSH PRIVILEGES")
 
 
