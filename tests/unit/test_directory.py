@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -251,11 +253,11 @@ def child(path: Path, expression: str, *how: str) -> str:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    """A folder that nobody can reach; pytest's own are private."""
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
-    return tmp_path
+def shared() -> Iterator[Path]:
+    """A folder that everybody can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
 
 
 def test_a_full_store_has_no_room(tmp_path: Path) -> None:
