@@ -11,7 +11,7 @@ from objectstore.archive.contents import Contents
 from objectstore.archive.copies import read_whole
 from objectstore.archive.draft import Draft
 from objectstore.archive.index import digest as digest_of
-from objectstore.archive.lease import tombstone
+from objectstore.archive.lease import release, tombstone
 from objectstore.archive.manifest import Manifest
 from objectstore.archive.model import Copies, Header, check_id
 from objectstore.archive.names import manifest_of
@@ -105,7 +105,7 @@ class Archive:
 
     def abandon(self, attempt: str) -> None:
         """End the lease of an attempt that is dead: what it put may be freed."""
-        self.vault.store.delete(self.vault.names.lease(check_id(attempt, "attempt")))
+        release(self.vault.store, self.vault.names.lease(check_id(attempt, "attempt")))
 
     def purge_plan(self, grace: float = 0.0) -> Plan:
         """Return what a collection would keep and free; ``Unavailable`` where that cannot be known."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from objectstore.archive.index import parse
 from objectstore.archive.model import JSON, Header
 from objectstore.archive.names import Names
-from objectstore.store import Corrupt, Store
+from objectstore.store import Corrupt, Denied, Store, Unavailable
 
 HOLDS = 24 * 3600.0
 """Seconds for which a lease holds."""
@@ -66,9 +66,15 @@ class Lease:
             self.take()
 
     def end(self) -> None:
-        """Remove it."""
+        """Remove it where that can be done now."""
         self._until = 0.0
-        self._store.delete(self._name)
+        release(self._store, self._name)
+
+
+def release(store: Store, name: str) -> None:
+    """Remove a lease; where a cluster is away, or we may only add, it runs out by itself."""
+    with suppress(Unavailable, Denied):
+        store.delete(name)
 
 
 def tombstone(backup: str, attempts: list[str]) -> bytes:
