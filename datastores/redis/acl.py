@@ -52,9 +52,13 @@ def tenant_rules(hashed: str) -> list[str]:
 
 
 def root_rules(hashed: str | None) -> list[str]:
-    """Return the rules of the ``default`` user: root, or (None) a closed door."""
+    """Return the rules of the ``default`` user: root, or (None) a closed door.
+
+    Behind the closed door it keeps a tenant's commands: the server reads its append-only file as this
+    user, and a transaction in it that holds a command the user may not use is left out of the data.
+    """
     if hashed is None:
-        return ["reset", "off"]
+        return ["reset", "off", *_TENANT]
     return ["reset", "on", f"#{hashed}", *_TENANT, *_ROOT_ONLY]
 
 
