@@ -6,7 +6,7 @@ has it: expiry (``FC``/``FD``), idle time or frequency (``F8``/``F9``), type, ke
 
 A record's **fingerprint** is a keyed hash over database, expiry, type, key and value; not over idle time
 and frequency, and with the members of sets and hashes sorted, because a restarted server has them
-in another order.  A record of more than ``GIANT`` bytes is never held: it is known by its file and its
+in another order.  A record of more than ``giant`` bytes is never held: it is known by its file and its
 place there, and so differs from every other.
 """
 
@@ -33,8 +33,8 @@ class Sink(Protocol):
     def other(self, raw: bytes) -> None:
         """Take a function or an auxiliary field."""
 
-    def record(self, database: int, fingerprint: bytes, raw: bytearray) -> None:
-        """Take a record."""
+    def record(self, database: int, fingerprint: bytes, buffer: bytearray, start: int, end: int) -> None:
+        """Take a record: these bytes of the buffer, until the call returns."""
 
     def giant(self, database: int, fingerprint: bytes) -> None:
         """Take the beginning of a giant record; its bytes come by ``part``."""
@@ -46,8 +46,9 @@ class Sink(Protocol):
 class Walker:
     """Walk one dump that comes in pieces of any size; ``name`` is its stored path, for giants."""
 
-    def __init__(self, key: bytes, name: str, sink: Sink) -> None:
+    def __init__(self, key: bytes, name: str, sink: Sink, *, giant: int = GIANT) -> None:
         self._key = key
+        self._limit = giant
         self._name = name.encode()
         self._sink = sink
         self._buffer = bytearray()
@@ -81,8 +82,8 @@ class Walker:
             at = self._scan(at) if at >= 0 else 0
             del self._buffer[:at]
             rest = len(self._buffer)
-            if rest <= GIANT or self._buffer[0] in (_AUX, _FUNCTION):
-                self._patience = 0 if at else min(2 * rest, GIANT + 1)
+            if rest <= self._limit or self._buffer[0] in (_AUX, _FUNCTION):
+                self._patience = 0 if at else min(2 * rest, self._limit + 1)
                 return
             self._name_giant()
             self._giant, self._patience = pulled(), 0
@@ -156,9 +157,10 @@ class Walker:
             raise Unwalkable(f"the dump has a value of the unknown type {code}")
         value = string(buffer, at + 1)
         after = skip(buffer, value)
-        if after <= end and after - start <= GIANT:
+        if after <= end and after - start <= self._limit:
             self._seen += 1
-            self._sink.record(self._database, self._print(buffer, at, value, after, expiry), buffer[start:after])
+            fingerprint = self._print(buffer, at, value, after, expiry)
+            self._sink.record(self._database, fingerprint, buffer, start, after)
         elif after <= end:
             self._name_giant()
             self._sink.part(bytes(buffer[start:after]))

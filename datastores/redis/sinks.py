@@ -21,7 +21,7 @@ class Learn:
     def other(self, raw: bytes) -> None:
         """Pass."""
 
-    def record(self, database: int, fingerprint: bytes, raw: bytearray) -> None:
+    def record(self, database: int, fingerprint: bytes, buffer: bytearray, start: int, end: int) -> None:
         """Learn one."""
         self._table.add(fingerprint)
 
@@ -51,11 +51,11 @@ class Write:
         if self._others:
             self._out += raw
 
-    def record(self, database: int, fingerprint: bytes, raw: bytearray) -> None:
+    def record(self, database: int, fingerprint: bytes, buffer: bytearray, start: int, end: int) -> None:
         """Write a record where chosen."""
         if self._choose(fingerprint):
             self._select(database)
-            self._out += raw
+            self._out += buffer[start:end]
 
     def giant(self, database: int, fingerprint: bytes) -> None:
         """Choose a giant."""
