@@ -51,8 +51,23 @@ from guestagent.host import LocalHost
 from guestagent.journal import open_journal
 from guestagent.node import FileSecrets
 from guestagent.operations.guest import Guest
+from guestagent.operations.marks import size_of
+from objectstore.archive import Archive
+from objectstore.keys import LocalKeys
+from objectstore.realm import Realm, open_store
 
 PIECE = 64 * 1024
+
+
+class SmallHost(LocalHost):
+    """A host whose disk has ``room`` bytes, of which what lies below its folders takes its share."""
+
+    room: int | None = None
+
+    def space(self, path: Path) -> int:
+        if self.room is None:
+            return super().space(path)
+        return max(0, self.room - sum(size_of(each) for each in self._within))
 
 
 def read_state(node: Node) -> dict[str, dict[str, JSON]]:
@@ -318,7 +333,7 @@ def sham_node(folder: Path, guest_id: str = "g1") -> Node:
         Path("/run/sham.sock"), {"server": Path("/bin/false")},
     )  # fmt: skip
     places = Places(root, root / "data", root / "staging", root / "config", state / "run", root / "temp", state / "log")
-    host = LocalHost("root", "root", temp=places.temp, within=(root, state))
+    host = SmallHost("root", "root", temp=places.temp, within=(root, state))
     for each in (root, state, places.run, places.temp, places.log, places.data):
         each.mkdir(parents=True, exist_ok=True)
     return Node(
@@ -327,12 +342,26 @@ def sham_node(folder: Path, guest_id: str = "g1") -> Node:
     )  # fmt: skip
 
 
-def sham_guest(folder: Path, guest_id: str = "g1", archive: "object | None" = None) -> Guest:
+def sham_archive(folder: Path, *, mirror: int = 2, quorum: int = 1) -> Archive:
+    """Return an archive over two directories below ``folder``."""
+    key_file, realm_file = folder / "kek", folder / "realm.toml"
+    if not key_file.exists():
+        key_file.write_bytes(secrets.token_bytes(32))
+        key_file.chmod(0o600)
+        clusters = "".join(f'[cluster.{name}]\nurl = "dir://{folder / name}"\n' for name in ("east", "west"))
+        policy = f"[policy]\nmirror = {mirror}\nwrite_quorum = {quorum}\n"
+        realm_file.write_text(f'[realm]\nname = "ostler"\n{clusters}{policy}')
+    realm = Realm.read(realm_file)
+    keys = LocalKeys.from_file(key_file)
+    return Archive(open_store(realm), realm.name, keys, wanted=realm.mirror, quorum=realm.write_quorum)
+
+
+def sham_guest(folder: Path, guest_id: str = "g1", archive: Archive | None = None) -> Guest:
     """Return a guest whose journal is open."""
     node = sham_node(folder, guest_id)
     journal = open_journal(folder / "state")
     manager = Manager(SHAM, node, ShamService(node))
-    return Guest(guest_id, journal.boot_epoch, manager, archive, journal, folder / "state")  # type: ignore[arg-type]
+    return Guest(guest_id, journal.boot_epoch, manager, archive, journal, folder / "state")
 
 
 class FakeReporter:

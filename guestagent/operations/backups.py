@@ -12,11 +12,11 @@ from guestagent.journal import CANCELLED, FAILED, Row
 from guestagent.journal.clock import now
 from guestagent.operations.guest import Guest
 from guestagent.operations.pace import Pace, be_nice, limits
-from guestagent.operations.parents import Lineage, canonical, choose, state_of
+from guestagent.operations.parents import Lineage, canonical, choose
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import must_be_prepared
 from objectstore.archive import Archive, Contents, Cut, Draft, Entry, Header, Manifest
-from objectstore.store import Missing
+from objectstore.store import Missing, Unavailable
 
 STEPS = ("accept", "lease", "key", "open", "stream", "close", "manifest", "check", "finish")
 
@@ -123,13 +123,10 @@ def _sealed_before(run: Run, header: Header) -> Manifest | None:
     """After a kill: return the manifest if it was put, else raise ``Interrupted``; None where nothing had begun."""
     if not run.begun("lease"):
         return None
-    try:
-        found = archive_of(run.guest).find(header.backup)
-    except Missing:
-        found = None
-    if found is None or found.header.attempt != header.attempt:
+    found = _put(archive_of(run.guest), header)
+    if found is None:
         raise Interrupted(f"interrupted at {run.row.step!r}: the agent was killed there", operation=run.id)
-    archive_of(run.guest).abandon(header.attempt)
+    attempt("ending the lease", lambda: archive_of(run.guest).abandon(header.attempt))
     return found
 
 
@@ -150,19 +147,35 @@ def _take(run: Run, header: Header, allowed: Limits, on_hole: str) -> Manifest:
         run.step("open", begin, repeatable=False)
         run.step("stream", lambda: _pour(run, snapshots[0], draft, allowed), repeatable=False)
         end = run.step("close", lambda: _close(snapshots[0], held, draft), repeatable=False)
-        return _seal(run, draft, end)
+        return _seal(run, header, draft, end)
 
 
-def _seal(run: Run, draft: Draft, end: Mapping[str, JSON]) -> Manifest:
-    sealed: list[Manifest] = []
+def _seal(run: Run, header: Header, draft: Draft, end: Mapping[str, JSON]) -> Manifest:
+    """Put the manifest; where the store does not say whether it took it, look."""
+    archive, sealed = archive_of(run.guest), list[Manifest]()
     position = end["position"] if isinstance(end["position"], dict) else {}
 
     def seal() -> str:
-        sealed.append(draft.seal(str(end["kind"]), str(end["server_id"]), position))
+        try:
+            sealed.append(draft.seal(str(end["kind"]), str(end["server_id"]), position))
+        except Unavailable:
+            found = _put(archive, header)
+            if found is None:
+                raise
+            sealed.append(found)
         return sealed[0].digest
 
     run.step("manifest", seal)
     return sealed[0]
+
+
+def _put(archive: Archive, header: Header) -> Manifest | None:
+    """Return the manifest of this very attempt, if the store has it."""
+    try:
+        found = archive.find(header.backup)
+    except Missing:
+        return None
+    return found if found.header.attempt == header.attempt else None
 
 
 def _pour(run: Run, snapshot: Snapshot, draft: Draft, allowed: Limits) -> None:
@@ -208,10 +221,9 @@ def files_of(contents: Contents) -> tuple[File, ...]:
 
 def _check(archive: Archive, manifest: Manifest) -> dict[str, JSON]:
     copies = archive.copies(manifest)
-    state = state_of(copies)
-    if state == "FAILED":
+    if copies.state == "FAILED":
         raise Failed(f"no cluster holds all of backup {manifest.header.backup}")
-    return manifest.to_json(copies, state)
+    return manifest.to_json(copies)
 
 
 def _finish(run: Run, manifest: Manifest, backup: dict[str, JSON]) -> dict[str, JSON]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datastores.contract import Datastore, Mismatch
 from guestagent.errors import Refused
 from guestagent.operations.guest import Guest
-from objectstore.archive import Archive, Copies, Manifest
+from objectstore.archive import Archive, Manifest
 from objectstore.store import Missing
 
 
@@ -48,7 +48,7 @@ def choose(archive: Archive, lineage: Lineage, wanted: str) -> Manifest | None:
     if wanted == "auto":
         mine = [each for each in archive.manifests() if not lineage.differs(each)]
         newest = sorted(mine, key=lambda each: each.ended_at, reverse=True)
-        return next((each for each in newest if state_of(archive.copies(each)) != "FAILED"), None)
+        return next((each for each in newest if archive.copies(each).state != "FAILED"), None)
     try:
         found = archive.find(canonical(wanted, "parent"))
     except Missing as error:
@@ -57,13 +57,6 @@ def choose(archive: Archive, lineage: Lineage, wanted: str) -> Manifest | None:
     if reason:
         raise Mismatch(f"backup {wanted} cannot be the parent: {reason}", field="parent", hint="--parent auto")
     return found
-
-
-def state_of(copies: Copies) -> str:
-    """Return the state of a sealed backup by the copies there are."""
-    if copies.have >= copies.wanted:
-        return "COMPLETED"
-    return "DEGRADED" if copies.have > 0 else "FAILED"
 
 
 def canonical(text: str, field: str) -> str:
