@@ -132,7 +132,7 @@ class _Judge:
             return True, f"attempt {attempt} is at work"
         if generation in self._generations:
             return True, f"attempt {self._generations[generation or '']} of its generation is at work and may need it"
-        if generation is None and "" in self._generations:
+        if "" in self._generations:  # a lease that cannot be read protects everything
             return True, f"attempt {self._generations['']} is at work"
         return self._rest(f"attempt {attempt} left it, and no backup needs it")
 
