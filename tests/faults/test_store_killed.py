@@ -80,6 +80,8 @@ def test_each_object_is_whole_or_absent(kind: str, tmp_path: Path) -> None:
         for name, size in found.items():
             number = name.removeprefix("r-g-1/")
             assert size == SIZE
+            if int(number) < first:  # read in its own turn
+                continue
             copies = store.members().values() if int(number) in promised else [store]
             for copy in copies:
                 assert copy.get(name) == number.encode() * (SIZE // 8)
