@@ -5,7 +5,9 @@ a test puts there.  Everything is on disk, so that it survives the killing of th
 """
 
 import json
+import os
 import secrets
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,6 +140,12 @@ class ShamService:
         self.node.host.write(self.node.places.run / "up", json.dumps(config).encode())
 
     def stop(self, *, timeout: float = 120.0) -> None:
+        countdown = self.node.places.root / "kill-at-stop"
+        if countdown.exists():
+            left = int(countdown.read_text()) - 1
+            countdown.write_text(str(left))
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
         (self.node.places.run / "up").unlink(missing_ok=True)
 
     def pid(self) -> int | None:
