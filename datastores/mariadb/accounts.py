@@ -12,9 +12,13 @@ from datastores.mariadb.dialect import account, identifier, literal, native_hash
 SYSTEM_DATABASES = ("mysql", "sys", "information_schema", "performance_schema")
 RESERVED_USERS = ("root", "ostler", "mariadb.sys", "mysql", "public", "mysql.sys", "mysql.session", "mysql.infoschema")
 
+# A database's name may not end with white space of ASCII; a login strips the quotes from a name between two of them.
+BLANK = " \t\n\v\f\r"
+UNQUOTED = r"(?s)(?!'.*'\Z).*"
+
 NAMES = {
-    "database": NameRule(length=64, trailing=" ", reserved=SYSTEM_DATABASES, prefixes=("#mysql50#",), bmp=True),
-    "user": NameRule(length=80, trailing=" ", reserved=RESERVED_USERS, bmp=True),
+    "database": NameRule(length=64, trailing=BLANK, reserved=SYSTEM_DATABASES, prefixes=("#mysql50#",), bmp=True),
+    "user": NameRule(length=80, trailing=" ", reserved=RESERVED_USERS, bmp=True, pattern=UNQUOTED),
     "host": NameRule(length=60, pattern=r"[a-z0-9._:%/-]+"),
     "password": NameRule(length=1024, unit="bytes"),
 }

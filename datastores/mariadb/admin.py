@@ -83,14 +83,8 @@ def server(node: Node, first: str) -> tuple[str, ...]:
         f"--basedir={installation.basedir}",
         f"--lc-messages-dir={installation.basedir}/share/mysql",
         f"--character-sets-dir={installation.basedir}/share/mysql/charsets",
-        f"--plugin-dir={plugins(installation.basedir)}",
+        f"--plugin-dir={installation.basedir}/lib/mysql/plugin",
     )
-
-
-def plugins(basedir: Path) -> Path:
-    """Return the folder of the server's plugins; Debian keeps it beside its libraries."""
-    found = sorted(basedir.glob("lib/*/libmariadb3/plugin")) + sorted(basedir.glob("lib/mysql/plugin"))
-    return found[0] if found else basedir / "lib/mysql/plugin"
 
 
 def install(node: Node, data: Path) -> Command:

@@ -32,7 +32,7 @@ from datastores.contract import (
 from datastores.mariadb import pages
 from datastores.mariadb.admin import identity
 from datastores.mariadb.client import agent_account, rows, session
-from datastores.mariadb.position import Gtids, Told, covers
+from datastores.mariadb.position import Gtids, Told, goes_on
 from datastores.mariadb.restore import COMPLETED, Restored, last_line, written
 from datastores.mariadb.xbstream import Demultiplexer
 
@@ -109,17 +109,17 @@ class MariaDBBackup(Backup):
         Restored(self.node, into).finish(gtids)
 
     def confirm(self, checkpoint: Checkpoint) -> None:
-        """Compare log position and GTID; what came after on this very server does not count against it."""
+        """Compare GTID and log position; what tenants wrote since a restore does not count against it."""
         wanted = Gtids.parse(str(checkpoint.position.get("gtid")))
         with session(self.node) as cursor:
             ((replayed, logged),) = rows(cursor, "SELECT @@global.gtid_slave_pos, @@global.gtid_binlog_pos")
             lsn = int(str(rows(cursor, "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'")[0][1]))
-        if Gtids.parse(str(replayed)) != wanted:
-            raise Mismatch(f"the server stands at GTID {replayed!r}, the backup was taken at {wanted}")
-        if not covers(Gtids.parse(str(logged)), wanted, self.node.server_number):
-            raise Mismatch(f"the server's binary log goes on from GTID {logged!r}, the backup was taken at {wanted}")
-        if lsn < int(str(checkpoint.position["end_lsn"])):
-            raise Mismatch(f"the server stands at log position {lsn}, the backup at {checkpoint.position['end_lsn']}")
+        stands = Gtids.parse(str(logged))
+        restored = bool(wanted.parts) and Gtids.parse(str(replayed)) == wanted
+        if stands != wanted and not (restored and goes_on(stands, wanted, self.node.server_number)):
+            raise Mismatch(f"the server stands at GTID {logged!r}, the backup was taken at {str(wanted)!r}")
+        if lsn < int(str(checkpoint.position.get("end_lsn"))):
+            raise Mismatch(f"the server stands at log position {lsn}, before the backup's")
 
     def sweep(self) -> None:
         """Remove what a killed snapshot or restore left in our folders; the server ends a gone tool's locks itself."""

@@ -33,15 +33,13 @@ class Gtids:
         return ",".join("-".join(map(str, each)) for each in self.parts)
 
 
-def covers(running: Gtids, wanted: Gtids, server: int) -> bool:
-    """Say whether ``running`` is ``wanted``, or is past it by transactions of ``server`` alone."""
-    before = {domain: (number, sequence) for domain, number, sequence in wanted.parts}
-    after = {domain: (number, sequence) for domain, number, sequence in running.parts}
-    if not before.keys() <= after.keys():
-        return False
-    return all(
-        found == before.get(domain) or (found[0] == server and found[1] > before.get(domain, (0, 0))[1])
-        for domain, found in after.items()
+def goes_on(running: Gtids, before: Gtids, server: int) -> bool:
+    """Say whether ``running`` is past ``before`` by transactions of ``server`` alone."""
+    known = {domain: (number, sequence) for domain, number, sequence in before.parts}
+    found = {domain: (number, sequence) for domain, number, sequence in running.parts}
+    return known.keys() <= found.keys() and all(
+        each == known.get(domain) or (each[0] == server and each[1] > known.get(domain, (0, 0))[1])
+        for domain, each in found.items()
     )
 
 

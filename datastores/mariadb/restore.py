@@ -34,7 +34,7 @@ def written(files: Sequence[File], extents: Iterator[Extent], into: Path) -> Non
     expected = iter([each for each in files if not each.private])
     for path, pieces in groupby(extents, key=itemgetter(0)):
         file = next(expected, None)
-        if file is None or file.path != path:
+        if file is None or path not in (file.path, file.stored):
             raise Incomplete(f"the backup sends {path} where its inventory has {file.path if file else 'no more'}")
         _write(file, pieces, into)
     if (missing := next(expected, None)) is not None:

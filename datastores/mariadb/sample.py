@@ -20,6 +20,8 @@ from datastores.mariadb.dialect import identifier
 
 DATABASE = "sample"
 BATCH = 1000
+TOGETHER = 20
+"""Rows of a statement, statements of a transaction."""
 WORDS = tuple(
     re.findall(
         r"\w+",
@@ -69,7 +71,9 @@ class SampleData(Sample):
                 )
                 first = _last(cursor, table) + 1
                 cursor.execute("START TRANSACTION")
-                for batch in _batches(make, table, first, first + max(1, int(size * share) // row)):
+                for count, batch in enumerate(_batches(make, table, first, max(1, int(size * share) // row))):
+                    if count % TOGETHER == 0:
+                        cursor.execute("COMMIT AND CHAIN")
                     cursor.executemany(f"INSERT INTO {DATABASE}.{table} VALUES (%s, %s, %s, %s)", batch)  # noqa: S608
                 cursor.execute("COMMIT")
 
@@ -145,8 +149,8 @@ def _last(cursor: Cursor, table: str) -> int:
     return int(str(rows(cursor, f"SELECT COALESCE(MAX(id), 0) FROM {DATABASE}.{table}")[0][0]))  # noqa: S608
 
 
-def _batches(make: Maker, table: str, first: int, end: int) -> Iterator[list[tuple[object, ...]]]:
+def _batches(make: Maker, table: str, first: int, count: int) -> Iterator[list[tuple[object, ...]]]:
     random = Random(f"{table} {first}")
     pool = " ".join(random.choice(WORDS) for _ in range(40_000))
-    for start in range(first, end, BATCH):
-        yield [make(random, number, pool) for number in range(start, min(start + BATCH, end))]
+    for start in range(first, first + count, BATCH):
+        yield [make(random, number, pool) for number in range(start, min(start + BATCH, first + count))]

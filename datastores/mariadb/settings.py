@@ -79,6 +79,8 @@ class MariaDBSettings(Settings):
             "innodb_flush_log_at_trx_commit": "1",
             "sync_binlog": "1",
             "expire_logs_days": "7",
+            # Of a server that starts with 0 (no limit) the limit cannot be changed while it runs.
+            "max_user_connections": "2147483647",
         }
 
     def check(self, values: Mapping[str, str]) -> dict[str, str]:
