@@ -67,9 +67,8 @@ def marks(size: int) -> Callable[[memoryview], bytes]:
         target = memoryview(found).cast("Q")
         if whole:
             target[0::3], target[1::3], target[2::3] = source[0::words], source[2::words], source[words - 1 :: words]
-        if whole < len(buffer):
-            found += blake3(buffer[whole:]).digest(length=MARKS)
-        return bytes(found)
+        rest = blake3(buffer[whole:]).digest(length=MARKS) if whole < len(buffer) else b""
+        return bytes(found) + rest
 
     return taken
 
