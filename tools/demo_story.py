@@ -2,6 +2,7 @@
 
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 
 from demo_show import Show
@@ -13,7 +14,7 @@ from guestagent import declarations
 USER = "ann"
 DATABASE = "shop"
 SHARE = 0.03
-SLOW = "10000000"
+SLOWLY = 15  # seconds that the backup to be killed would take
 SIZES = ("logical_bytes", "new_bytes", "stored_bytes")
 
 
@@ -36,7 +37,7 @@ def tell(site: Site, show: Show, name: str, size: int) -> None:
     second = backup(show, one, "incremental", full)
     verify(show, one, second)
     restore(site, show, one, second, password)
-    survive(show, one)
+    survive(show, one, int(str(full["logical_bytes"])))
     stop(show, site)
 
 
@@ -99,21 +100,24 @@ def restore(site: Site, show: Show, one: Guest, made: Mapping[str, object], pass
         away.rename(east)
 
 
-def survive(show: Show, guest: Guest) -> None:
+def survive(show: Show, guest: Guest, size: int) -> None:
     """Kill the agent in the middle of a backup; it comes back, tells the truth, and the next backup works."""
     name = guest.datastore
     server = guest.ostler("status")["server_pid"]
     with show.step(f"{name} kill", "kill -9 of the agent in the middle of a backup"):
-        begun = guest.ostler("backup", "create", "--parent", "none", "--bandwidth", SLOW, "--no-wait")
-        operation = str(begun["id"])
+        backup_id = str(uuid.uuid4())
+        slowly = ("--parent", "none", "--bandwidth", str(max(1, size // SLOWLY)), "--no-wait")
+        operation = str(guest.ostler("backup", "create", "--id", backup_id, *slowly)["id"])
         in_the_middle(guest, operation)
         guest.kill()
     with show.step(f"{name} truth", "the agent comes back and tells the truth") as figures:
         guest.start()
         after = guest.ostler("operation", "show", operation)
         hold(after["state"] in ("failed", "interrupted"), f"the operation is not {after['state']}")
+        killed = guest.ostler("backup", "show", backup_id)["state"]
+        hold(killed == "FAILED", f"the killed backup is not {killed}")
         hold(guest.ostler("status")["server_pid"] == server, "the database went on running and was adopted")
-        figures.update(operation=after["state"], server="adopted")
+        figures.update(operation=after["state"], backup=killed, server="adopted")
     with show.step(f"{name} again", "the next backup works") as figures:
         made = guest.ostler("backup", "create")
         hold(made["state"] == "COMPLETED", f"the backup is COMPLETED, not {made['state']}")
