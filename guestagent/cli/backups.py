@@ -22,11 +22,14 @@ from objectstore.realm import Realm, open_store
 from objectstore.store import Missing
 
 
-def archive() -> Archive:
-    """Open the realm's archive with the caller's rights; ``Refused`` names what is not set."""
+def archive(*, renew: bool = False) -> Archive:
+    """Open the realm's archive with the caller's rights; ``Refused`` names what is not set.
+
+    ``renew``: a cluster that was lost is begun anew, which is for ``repair`` alone.
+    """
     realm = Realm.read(Path(_environment("OSTLER_REALM", "the realm file")))
     keys = LocalKeys.from_file(Path(_environment("OSTLER_KEY_FILE", "the key-encryption key")))
-    return Archive(open_store(realm), realm.name, keys, wanted=realm.mirror, quorum=realm.write_quorum)
+    return Archive(open_store(realm, renew=renew), realm.name, keys, wanted=realm.mirror, quorum=realm.write_quorum)
 
 
 def _environment(name: str, what: str) -> str:
@@ -145,7 +148,7 @@ class Repair(Asking, Named):
     """Bring the missing copies of a backup back."""
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
-        kept = archive()
+        kept = archive(renew=True)
         manifest = kept.find(parsed.id)
         with follower("repair", self.app.options.progress) as shown:
             kept.repair(manifest, shown.figures)
