@@ -24,6 +24,8 @@ Row = tuple[object, ...]
 UNREACHED = frozenset({1040, 1045, 1053, 1129, 1130, 1203, 1698, 2002, 2003, 2006, 2013})
 REFUSED = frozenset({1006, 1059, 1102, 1115, 1253, 1273, 1470})
 SYNTAX = 1064
+# A name that is short enough for the server may be too long for the file system, in the server's spelling of it.
+STAT, NAME_TOO_LONG = 13, "(Errcode: 36 "
 
 
 def agent_account() -> str:
@@ -73,6 +75,8 @@ def _connected(node: Node, timeout: float) -> "Iterator[Connection[Cursor]]":
         charset="utf8mb4",
         autocommit=True,
         local_infile=False,
+        # The socket needs none, and to read the machine's certificates takes 20 ms of every connection.
+        ssl_disabled=True,
         connect_timeout=5,
         read_timeout=timeout,
         write_timeout=timeout,
@@ -91,6 +95,8 @@ def _translated(error: pymysql.err.MySQLError, field: str | None) -> DatastoreEr
     said = "a statement was not understood" if code == SYNTAX else str(error.args[-1] if error.args else error)[:300]
     if code in UNREACHED or isinstance(error, pymysql.err.InterfaceError):
         return NotReady(f"the server does not answer the agent's account: {code} {said}")
-    if code in REFUSED and field is not None:
+    long = code == STAT and NAME_TOO_LONG in str(error)
+    if field is not None and (code in REFUSED or long):
+        said = "it is too long as the name of a file" if long else said
         return BadInput(f"the server refuses this {field}: {said}", field=field)
     return ToolFailed(f"the server refused: {code} {said}")

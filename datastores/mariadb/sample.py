@@ -118,6 +118,7 @@ class SampleData(Sample):
                 password=password.reveal().encode(),
                 charset="utf8mb4",
                 connect_timeout=10,
+                ssl_disabled=True,
             ).close()
         except pymysql.err.MySQLError as error:
             if code_of(error) in REFUSED:
