@@ -101,6 +101,7 @@ def install(node: Node, data: Path) -> Command:
             f"--auth-root-socket-user={agent_account()}",
             "--skip-test-db",
             "--skip-name-resolve",
+            "--force",  # a guest whose own name cannot be looked up
         )
     )
 
