@@ -85,6 +85,17 @@ def up(node: Node) -> bool:
     return (node.places.run / "up").exists()
 
 
+def kill_at(node: Node, move: str) -> None:
+    """Kill this process at the n-th of these moves, where a test has asked for it."""
+    countdown = node.places.root / f"kill-at-{move}"
+    if countdown.exists():
+        left = int(countdown.read_text()) - 1
+        countdown.write_text(str(left))
+        if left == 0:
+            countdown.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def read_config(node: Node) -> dict[str, str]:
     lines = (node.places.config / "sham.conf").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines)
@@ -130,6 +141,7 @@ class ShamService:
         self.node = node
 
     def start(self, *, timeout: float = 120.0) -> None:
+        kill_at(self.node, "start")
         config = read_config(self.node)
         if config.get("size") == "13" or (self.node.places.data / "broken").exists():
             raise ToolFailed("the server ended before it answered")
@@ -140,12 +152,7 @@ class ShamService:
         self.node.host.write(self.node.places.run / "up", json.dumps(config).encode())
 
     def stop(self, *, timeout: float = 120.0) -> None:
-        countdown = self.node.places.root / "kill-at-stop"
-        if countdown.exists():
-            left = int(countdown.read_text()) - 1
-            countdown.write_text(str(left))
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+        kill_at(self.node, "stop")
         (self.node.places.run / "up").unlink(missing_ok=True)
 
     def pid(self) -> int | None:
@@ -179,6 +186,7 @@ class ShamSettings(Settings):
         return running
 
     def apply(self, values: Mapping[str, str]) -> None:
+        kill_at(self.node, "apply")
         if values.get("color") == "grey":
             raise ToolFailed("the server does not like grey")
         self.node.host.write(self.node.places.run / "up", json.dumps({**self.effective(), **values}).encode())

@@ -67,8 +67,9 @@ class Run:
             self._halt.unwind()
             self.row = self.row.with_step(name, "failed")
             raise error
-        self._keep(name, result)
+        # The worst moment: it was done, and is not written down.  Written down is the same as before the next.
         point(self.row.verb, name, "after")
+        self._keep(name, result)
         return self._results[name]  # type: ignore[return-value]
 
     def check(self) -> None:

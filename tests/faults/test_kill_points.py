@@ -172,15 +172,20 @@ def test_restore(later: Lives, point: str) -> None:
     later.clean()
 
 
-def test_a_restore_that_goes_back_is_killed_on_its_way(later: Lives) -> None:
+@pytest.mark.parametrize(("move", "count"), [("stop", 2), ("stop", 3), ("start", 2)])
+def test_a_restore_that_goes_back_is_killed_on_its_way(later: Lives, move: str, count: int) -> None:
+    root = later.node.places.root
     (later.data / "table").write_bytes(b"today's")
     old = later.content()
-    (later.node.places.root / "unconfirmed").touch()
-    (later.node.places.root / "kill-at-stop").write_text("2")
+    (root / "unconfirmed").touch()
+    (root / f"kill-at-{move}").write_text(str(count))
     later.live("backup.restore", kill="-", backup=str(uuid.UUID(int=1)))
-    (later.node.places.root / "kill-at-stop").unlink()
+    if (move, count) == ("start", 2):
+        # What was exchanged back stays so, whatever would hold now.
+        (root / "unconfirmed").unlink()
     told = later.live()
     assert told["operations"][-1]["state"] == "failed"
+    assert "old data is served again" in told["operations"][-1]["error"]["message"]
     assert later.content() == old
     assert (told["status"]["status"], told["epoch"]) == ("HEALTHY", 0)
 
@@ -196,8 +201,13 @@ def test_settings(later: Lives, point: str) -> None:
     later.clean()
 
 
-def test_settings_that_do_not_hold_are_rolled_back_though_it_was_killed(later: Lives) -> None:
-    later.live("settings.set", "settings:switch:after", values={"color": "grey"})
+@pytest.mark.parametrize("killed_at", ["switch", "going back"])
+def test_settings_that_do_not_hold_are_rolled_back_though_it_was_killed(later: Lives, killed_at: str) -> None:
+    if killed_at == "switch":
+        later.live("settings.set", "settings:switch:after", values={"color": "grey"})
+    else:
+        (later.node.places.root / "kill-at-apply").write_text("2")
+        later.live("settings.set", kill="-", values={"color": "grey"})
     told = later.live()
     assert told["operations"][-1]["state"] == "failed"
     assert "rolled back" in told["operations"][-1]["error"]["message"]
