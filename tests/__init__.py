@@ -1,0 +1,3 @@
+"""The suites.  Threads are chosen here, before a test loads anything of oslo."""
+
+import guestagent.rpc  # noqa: F401

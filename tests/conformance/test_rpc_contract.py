@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import oslo_messaging
 import pytest
 
 from datastores.contract import JSON
-from guestagent.rpc import framing  # isort: split
-
-import oslo_messaging
-
 from guestagent.config import without_file
 from guestagent.declarations import installed, load, verbs
 from guestagent.errors import DeadlinePassed, Told, Unreachable
 from guestagent.operations.engine import Operations, Request
 from guestagent.operations.guest import Guest
+from guestagent.rpc import framing
 from guestagent.rpc.client import Client, connect
 from guestagent.rpc.reporter import Reporter
 from guestagent.rpc.server import Door, check_version, serve, topic_of
