@@ -71,11 +71,13 @@ def write_inventory(writer: IndexWriter, entries: Iterable[Entry]) -> list[Ref]:
     """Write the inventory in parts whose ends are chosen by the paths, so that a change moves few of them."""
     refs: list[Ref] = []
     part: list[Entry] = []
+    size = 0
     for entry in entries:
         part.append(entry)
-        if len(part) >= _ENTRIES or _ends(entry.path, 1024):
+        size += len(entry.path) + len(entry.stored)
+        if len(part) >= _ENTRIES or size >= _PART or _ends(entry.path, 1024):
             refs.append(writer.write_files(part))
-            part = []
+            part, size = [], 0
     return [*refs, writer.write_files(part)] if part else refs
 
 
@@ -101,7 +103,7 @@ def write_map(
             else:
                 packs |= found.packs()
                 part.append(found)
-                if sum(piece.weight for piece in part) >= _PART:
+                if sum(piece.weight + len(path) for piece in part) >= _PART:
                     flush()
         if _ends(path, 32):
             flush()
