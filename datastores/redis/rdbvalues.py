@@ -145,7 +145,7 @@ def members(buffer: bytes | bytearray, at: int, per: int) -> list[bytes | bytear
 def pulled() -> Pull:
     """Walk one record by wishes: yield ``n`` to be sent ``n`` bytes, ``-n`` to have ``n`` bytes passed over.
 
-    Return its type.  Streams with their groups, and old sorted sets, are not expected to be this big.
+    Return its type.
     """
     kind = yield from _pull_type()
     yield from _pull_string()
@@ -160,12 +160,17 @@ def pulled() -> Pull:
         for _ in range((yield from _pull_length())):
             yield from _pull_length()
             yield from _pull_string()
+    elif kind == 3:
+        for _ in range((yield from _pull_length())):
+            yield from _pull_string()
+            score = (yield 1)[0]
+            yield -score if 0 < score < 253 else 0
     elif kind in (15, 19, 21):
         yield from _pull_stream(kind)
     elif VALUES.get(kind) is string:
         yield from _pull_string()
     else:
-        raise Unwalkable(f"a value of the type {kind} is too big to be walked")
+        raise Unwalkable(f"the dump has a value of the unknown type {kind}")
     return kind
 
 

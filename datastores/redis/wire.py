@@ -5,6 +5,7 @@ lines carry commands and the replication stream, and the agent stays small in me
 """
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Union
@@ -18,6 +19,9 @@ PASSWORD = "agent-password"  # noqa: S105 - the name it is kept under
 
 _WAITING = ("LOADING", "BUSY", "MASTERDOWN", "NOMASTERLINK", "MISCONF", "TRYAGAIN")
 _LINE = 64 * 1024
+_BULK = 1 << 30
+_DEPTH = 16
+_NUMBER = re.compile(rb"-?[0-9]{1,19}")
 _CHUNK = 64 * 1024
 
 
@@ -103,28 +107,33 @@ class Connection:
         """End the connection."""
         self.channel.close()
 
-    def _reply(self) -> Reply | ServerError:
+    def _reply(self, depth: int = 0) -> Reply | ServerError:
         line = self.line()
         kind, rest = line[:1], line[1:]
         if kind == b"+":
             return rest
         if kind == b"-":
             return ServerError(rest.decode("utf-8", "replace"))
+        if kind not in (b":", b"$", b"*") or depth > _DEPTH or not _NUMBER.fullmatch(rest):
+            raise ToolFailed("the server's answer is not of its protocol")
+        number = int(rest)
         if kind == b":":
-            return int(rest)
-        if kind == b"$":
-            return None if rest == b"-1" else self._bulk(int(rest))
-        if kind == b"*":
-            return None if rest == b"-1" else [self._item() for _ in range(int(rest))]
-        raise ToolFailed("the server's answer is not of its protocol")
+            return number
+        if number == -1:
+            return None
+        if number < 0:
+            raise ToolFailed("the server's answer has a length below zero")
+        return self._bulk(number) if kind == b"$" else [self._item(depth + 1) for _ in range(number)]
 
-    def _item(self) -> Reply:
-        found = self._reply()
+    def _item(self, depth: int) -> Reply:
+        found = self._reply(depth)
         if isinstance(found, ServerError):
             raise found
         return found
 
     def _bulk(self, size: int) -> bytes:
+        if size > _BULK:
+            raise ToolFailed("the server's answer is too long")
         while len(self._kept) < size + 2:
             self._more()
         found = bytes(self._kept[:size])
