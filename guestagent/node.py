@@ -17,6 +17,7 @@ from pathlib import Path
 from datastores.contract import Admin, BadInput, Datastore, Endpoint, Installation, Node, Places, Secret, Service
 from datastores.manager import Manager
 from guestagent.host import LocalHost, durable, sync_folder
+from guestagent.passage import admit
 from guestagent.supervisor import ProcessService
 from guestagent.systemd import UnitService, in_charge
 
@@ -84,6 +85,9 @@ def node_for(
         libraries=installation.libraries,
         path=[installation.basedir / each for each in ("sbin", "bin")] if installation.libraries else [],
     )
+    if os.geteuid() == 0:
+        for folder in (places.data, places.run, places.log):
+            admit(folder, host.uid, host.gid)
     for folder in (places.run, places.log, places.temp, places.data):
         host.folder(folder)
     listening = _port(datastore, port, bind, state_dir)
