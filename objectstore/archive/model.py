@@ -135,9 +135,11 @@ def check_cut(cut: Cut, path: str) -> None:
 
 def check_path(path: str) -> str:
     """Return a path that stays below where it is unpacked, or raise ``Corrupt``."""
-    parts = path.split("/")
-    long = len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH
-    if long or "\0" in path or any(part in ("", ".", "..") for part in parts):
+    try:
+        size = len(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        size = LONGEST_PATH + 1
+    if size > LONGEST_PATH or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
         raise Corrupt(f"path {path!r:.120} of an inventory is not a plain relative path")
     return path
 

@@ -123,4 +123,4 @@ def _found(track: Track, spool: Spool, kept: Callable[[Track], Iterator[Piece]])
 
 def _ends(path: str, one_in: int) -> bool:
     """Return whether a part ends after this path: one in so many does, always the same ones."""
-    return int.from_bytes(blake3(path.encode("utf-8", "surrogatepass")).digest(length=4), "little") % one_in == 0
+    return int.from_bytes(blake3(path.encode("utf-8", "surrogateescape")).digest(length=4), "little") % one_in == 0
