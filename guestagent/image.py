@@ -12,6 +12,7 @@ where Python packages of this interpreter lie, ``{here}`` the package that bring
 import os
 import pwd
 import re
+import sys
 import sysconfig
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -197,7 +198,9 @@ def _brought(file: str) -> Iterator[Path]:
 
 
 def _placed(text: str) -> str:
-    return text.replace("{site}", sysconfig.get_path("purelib"))
+    folders = [sysconfig.get_path("purelib"), *(each for each in sys.path if each.endswith("-packages"))]
+    made = [text.replace("{site}", each) for each in folders]
+    return next((each for each in made if Path(each).is_file()), made[0])
 
 
 def _found(name: str, prefix: Path | None) -> Path | None:
