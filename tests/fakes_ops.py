@@ -230,6 +230,8 @@ class ShamUsers(Users):
         gate = self.node.places.root / "gate"
         while gate.exists():
             time.sleep(0.01)
+        if (self.node.places.root / "leak").exists():
+            raise ValueError(f"a driver that quotes what it was given: {password.reveal()}")
         state["users"][name] = {"password": password.reveal(), "databases": [*databases]}
         write_state(self.node, state)
 

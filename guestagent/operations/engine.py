@@ -89,7 +89,7 @@ class Operations:
                 if not each.repeatable:
                     each.ask(Interrupted("the agent was ended", operation=each.row.id))
         for each in running:
-            each.join(max(0.0, end - time.monotonic()))
+            each.leave(max(0.0, end - time.monotonic()))
 
     def wait(self, operation: str, timeout: float) -> bool:
         """Wait until an operation has ended; return whether it has."""

@@ -19,6 +19,7 @@ class Halt:
         self._asked = threading.Event()
         self._deaf = False
         self._unwinding = False
+        self._frozen = threading.Event()
         self.reason: AgentError | None = None
 
     def ask(self, reason: AgentError) -> None:
@@ -43,6 +44,15 @@ class Halt:
             threading.Event().wait(seconds)
         elif self._asked.wait(seconds):
             self.check()
+
+    def freeze(self) -> None:
+        """Let the operation go no further in this life: nothing fails, nothing is undone, the next life goes on."""
+        self._frozen.set()
+
+    def park(self) -> None:
+        """Never return where it is frozen; the thread ends with the process."""
+        if self._frozen.is_set():
+            threading.Event().wait()
 
     def unwind(self) -> None:
         """From here on the operation cleans up after itself: its programs are left alone."""

@@ -62,6 +62,7 @@ class Run:
         point(self.row.verb, name, "before")
         self.repeatable = repeatable
         result, error = attempt(f"{self.row.verb} {self.id} at {name!r}", move)
+        self._halt.park()
         self.repeatable = True
         if error is not None:
             self._halt.unwind()
@@ -108,12 +109,14 @@ class Run:
             raise AssertionError(f"{self.row.verb} declares no step {name!r}")
 
     def _keep(self, name: str, result: object) -> None:
+        self._halt.park()
         self._results[name] = decode(encode(result))
         self.row = self.row.with_step(name, "done")
         self.guest.journal.ledger.keep(self.row, name, result)
         self._saved = time.monotonic()
 
     def _save(self, row: Row) -> None:
+        self._halt.park()
         self.row = row
         self.guest.journal.ledger.save(row)
         self._saved = time.monotonic()

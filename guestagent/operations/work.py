@@ -34,6 +34,7 @@ class Work:
         self._guest = guest
         self._row = row
         self._verb = verb
+        self.scope = verb.mark.scope
         self._ended = ended
         self._halt = Halt(self._interrupt)
         self._guard = threading.Lock()
@@ -46,11 +47,6 @@ class Work:
     def row(self) -> Row:
         """Return the operation as it stands."""
         return self._run.row if self._run is not None else self._row
-
-    @property
-    def scope(self) -> str:
-        """Return the verb's scope."""
-        return self._verb.mark.scope
 
     @property
     def running(self) -> bool:
@@ -94,10 +90,11 @@ class Work:
         elif self.rest <= 0:
             self.ask(DeadlinePassed(f"{self._verb.key} was not done before its deadline", operation=self._row.id))
 
-    def join(self, timeout: float) -> None:
-        """Wait for the thread."""
+    def leave(self, timeout: float) -> None:
+        """Wait for its end; where it does not come, let it go no further in this life."""
         if self._thread is not None:
             self._thread.join(timeout)
+        self._halt.freeze()
 
     def _work(self, resumed: bool) -> None:
         guest = self._guest.current()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datastores.contract import JSON, Unsupported
+from datastores.contract import JSON, NotReady, Unsupported
 from guestagent.declarations import verbs
 from guestagent.errors import Busy, DeadlinePassed, JournalCorrupt, Refused
 from guestagent.operations.engine import Operations, Request
@@ -303,3 +303,40 @@ def test_every_operation_uses_exactly_the_steps_it_declares(guest: Guest, engine
 )
 def test_the_steps_are_those_that_stay(engine: Operations, name: str, steps: str) -> None:
     assert engine.read("operation.steps", {"verb": name}) == steps.split()
+
+
+def test_what_ran_and_what_waited_goes_on_in_the_next_life(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    gate = hold_users(guest)
+    orders = [engine.enqueue(request("user.create", **user(f"u{number}"))) for number in range(3)]
+    engine.stop(0.1)
+    with pytest.raises(NotReady):
+        engine.accept(request("service.stop"))
+    gate.unlink()
+    time.sleep(0.3)
+    rows = {row.id: row for row in guest.journal.ledger.all(live=True)}
+    assert [rows[str(each["id"])].state for each in orders] == ["running", "queued", "queued"]
+    assert rows[str(orders[0]["id"])].step_state("create") == "running", "it went on though the agent ends"
+    again = Operations(guest, verbs())
+    again.resume()
+    ended = [done(again, each) for each in orders]
+    assert [each["state"] for each in ended] == ["succeeded"] * 3
+    starts = [str(each["started_at"]) for each in ended]
+    assert starts == sorted(starts)
+
+
+def test_secrets_are_neither_logged_nor_kept(
+    guest: Guest, engine: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    canary = "canary-3b9f1e"
+    prepared(engine, users=[user(name="ann", password=canary), user(name="far too long", password=canary)])
+    prepared(engine, users=[user(password=canary)])
+    for _ in range(2):
+        done(engine, engine.accept(request("user.set_password", name="ann", password=canary)))
+    (guest.manager.node.places.root / "leak").touch()
+    ended = done(engine, engine.accept(request("user.set_password", name="ann", password=canary)))
+    assert (ended["state"], ended["error"]["type"]) == ("failed", "Failed")
+    assert canary not in str(engine.read("operation.list", {})) + caplog.text
+    state = guest.state_dir
+    assert canary.encode() not in b"".join(each.read_bytes() for each in state.rglob("*") if each.is_file())
