@@ -37,7 +37,7 @@ soak: export OSTLER_COUNT = 10
 soak: test
 
 bench: venv
-	@prefix=$$($(PYTHON) tools/servers --for demo) && \
+	@prefix=$$($(PYTHON) tools/servers --for bench) && \
 	  exec $(RUN) bench/run.py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
 
 config: venv

@@ -28,19 +28,8 @@ from guestagent.node import node_for
 
 OSTLER = Path(sys.executable).with_name("ostler")
 IMAGE = "debian-12"
-REALM = """\
-[realm]
-name = "demo"
-[cluster.east]
-url = "dir://{folder}/east"
-region = "east"
-[cluster.west]
-url = "dir://{folder}/west"
-region = "west"
-[policy]
-mirror = 2
-write_quorum = 1
-"""
+CLUSTER = '[cluster.{name}]\nurl = "dir://{folder}/{name}"\nregion = "{name}"\n'
+REALM = '[realm]\nname = "demo"\n{clusters}[policy]\nmirror = {copies}\nwrite_quorum = 1\n'
 CONFIGURATION = """\
 [DEFAULT]
 guest_id = {guest}
@@ -164,10 +153,11 @@ class Guest:
 
 @dataclass
 class Site:
-    """The folder with a bus, a key and a realm over two directories."""
+    """The folder with a bus, a key and a realm over directories, one copy in each."""
 
     prefix: str
     patience: Patience
+    clusters: tuple[str, ...] = ("east", "west")
     folder: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / f"ostler-demo-{secrets.token_hex(3)}")
     guests: list[Guest] = field(default_factory=list)
     spawned: "list[subprocess.Popen[str]]" = field(default_factory=list)
@@ -176,7 +166,8 @@ class Site:
     def open(self) -> None:
         """Make the folder; the servers' accounts may pass through it."""
         self.folder.mkdir(mode=0o755)
-        (self.folder / "realm.toml").write_text(REALM.format(folder=self.folder))
+        clusters = "".join(CLUSTER.format(name=name, folder=self.folder) for name in self.clusters)
+        (self.folder / "realm.toml").write_text(REALM.format(clusters=clusters, copies=len(self.clusters)))
         key = self.folder / "kek"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(32))

@@ -133,7 +133,7 @@ def _private_apt(prefix: Path) -> list[str]:
     command = ["apt-get", "-c", str(conf)]
     fresh = apt / "fresh"
     if not fresh.exists():
-        say("fetching package lists (no root: below the prefix)")
+        say("fetching package lists below the prefix")
         run([*command, "update"], check=False)
         fresh.write_text("")
     return command

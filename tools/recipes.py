@@ -8,6 +8,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "servers.d"
 SYSTEM = Path("/usr")
+WANTED = {"demo": {"demo"}, "test": {"demo", "test"}, "bench": {"demo", "bench"}}
+"""Which recipes each door wants, by what they are ``for``."""
 
 
 class Wrong(Exception):
@@ -20,7 +22,7 @@ class Recipe:
 
     ``packages`` are installed where we may, else ``private`` ones are unpacked below a prefix (none: it cannot be had
     without root).  It is there when all ``programs`` are, relative to ``/usr`` or ``PREFIX/usr``.  ``wanted`` is
-    ``demo`` or ``test``; ``version`` a program with arguments that prints it; ``owner`` the server's account.
+    ``demo``, ``test`` or ``bench``; ``version`` a program that prints it; ``owner`` the server's account.
     """
 
     name: str
@@ -75,4 +77,4 @@ def recipes(names: list[str] | None = None, wanted: str = "test") -> list[Recipe
         if name not in found:
             raise Wrong(f"there is no recipe {name!r}; there are: {', '.join(found)}")
     every = [Recipe.read(found[name]) for name in (names or found)]
-    return [each for each in every if names or wanted == "test" or each.wanted == wanted]
+    return [each for each in every if names or each.wanted in WANTED[wanted]]
