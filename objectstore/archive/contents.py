@@ -17,7 +17,7 @@ Extent = tuple[str, int, memoryview]
 
 _READERS = 2
 _AHEAD = 3
-_WINDOW = 4 << 20
+_WINDOW = 2 << 20
 _LARGE = 128 << 10
 _JOINED = 1 << 20
 

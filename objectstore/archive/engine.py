@@ -45,6 +45,8 @@ class Engine:
         self.monitor.fail(BadRequest("the draft was left"))
         self._workers.stop()
         self._uploads.stop()
+        self.intake.close()
+        self.packs.close()
         self.spool.close()
 
     def _put_pack(self, number: int, data: Buffer) -> Stat:

@@ -14,7 +14,7 @@ from objectstore.store import Corrupt, Store
 REACH = 4 << 20
 """Bytes of a pack that are got at once, at most."""
 _GAP = 128 << 10
-_REMEMBERED = 12 << 20
+_REMEMBERED = 6 << 20
 
 
 def check_frame(sealer: Sealer, frame: Frame, sealed: memoryview) -> bytes:

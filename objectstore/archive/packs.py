@@ -51,6 +51,17 @@ class Packs:
             if self._used:
                 self._send()
 
+    def close(self) -> None:
+        """Let the buffers go; nothing is written any more."""
+        self._buffer = None
+        self._buffers.close()
+
+    def drop(self) -> None:
+        """Let go of the memory; nothing is written after this."""
+        with self._lock:
+            self._buffer = None
+        self._buffers.drop()
+
     def _send(self) -> None:
         buffer, number, used = self._buffer, self._number, self._used
         if buffer is None:

@@ -25,6 +25,7 @@ _FRAME_COLUMNS = 6
 _RUN_COLUMNS = 3
 _SPAN_GROUPS = 1024
 _SPAN_PRINTS = 1 << 20
+_REMEMBERED = 256
 _MOST = 1 << 22  # frames, runs or attempts in one piece
 
 
@@ -100,6 +101,7 @@ class Piece:
         self._frames = frames
         self._starts, self._which, self._offsets = runs
         self._prints = prints
+        self._made: dict[int, Frame] = {}
 
     @property
     def end(self) -> int:
@@ -156,8 +158,13 @@ class Piece:
             raise Corrupt(f"the map of {self.shape.path!r:.120} does not begin where it should")
 
     def _frame(self, number: int) -> Frame:
-        attempt, pack, order, offset, length, plain = (column[number] for column in self._frames)
-        return Frame(self.attempts[attempt], pack, order, offset, length, plain)
+        found = self._made.get(number)
+        if found is None:
+            attempt, *rest = (column[number] for column in self._frames)
+            if len(self._made) >= _REMEMBERED:
+                self._made.clear()
+            found = self._made[number] = Frame(self.attempts[attempt], *rest)
+        return found
 
     def encode(self) -> tuple[dict[str, JSON], bytes]:
         """Return the piece's line in the head of an index object, and its bytes there."""
