@@ -11,7 +11,7 @@ from datastores.contract import Node
 from datastores.manager import Manager
 from tests.guests import PREFIX, Guests, guests, stage
 
-pytest_plugins = ("tests.cases",)
+pytest_plugins = ("tests.cases", "tests.fixtures_rabbit")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,15 +149,10 @@ def _until(check: "object", timeout: float, what: str) -> None:
 
 @functools.cache
 def shared_broker() -> Broker:
+    """Return the one broker of this run; a test takes guest ids of its own."""
     made = Broker()
     atexit.register(made.end)
     return made.start()
-
-
-@pytest.fixture
-def broker() -> Broker:
-    """The one broker of this run; a test takes guest ids of its own."""
-    return shared_broker()
 
 
 @pytest.fixture
@@ -169,8 +163,3 @@ def own_broker() -> Iterator[Broker]:
         yield made.start()
     finally:
         made.end()
-
-
-@pytest.fixture
-def guest_id() -> str:
-    return f"g{uuid.uuid4().hex[:8]}"

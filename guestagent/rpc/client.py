@@ -231,7 +231,7 @@ class BrokerWire:
         except exceptions.MessageUndeliverable:
             done.set_exception(Unreachable(f"no agent has ever served {self._guest} at this broker"))
         except exceptions.MessagingException as error:
-            done.set_exception(Unreachable(f"the broker did not take the request: {type(error).__name__}"))
+            done.set_exception(Unreachable(f"the broker did not take the request: {error}"))
         except AgentError as error:
             done.set_exception(error)
 

@@ -27,7 +27,7 @@ from oslo_messaging._drivers import amqp as driver_amqp
 from oslo_messaging._drivers import amqpdriver, base, impl_rabbit
 from oslo_messaging._drivers import common as driver_common
 
-from guestagent.errors import SecondAgent
+from guestagent.errors import Refused, SecondAgent
 from guestagent.rpc.framing import REQUEST_CAP
 from guestagent.rpc.intake import Arrival, Intake, NotCommitted, Verdict
 
@@ -61,8 +61,14 @@ class OstlerDriver(impl_rabbit.RabbitDriver):  # type: ignore[misc]
             raise exceptions.MessageDeliveryFailure(f"{type(error).__name__}: {error}") from error
 
     def listen(self, target: Any, batch_size: int, batch_timeout: float | None) -> Any:
-        """Consume the queues of a topic and of its server; ``SecondAgent`` where somebody else does."""
-        connection = self._get_connection(driver_common.PURPOSE_LISTEN)
+        """Consume the queues of a topic and of its server; ``SecondAgent`` where somebody else does.
+
+        A broker that does not answer is waited for; one that refuses us is ``Refused``.
+        """
+        try:
+            connection = self._get_connection(driver_common.PURPOSE_LISTEN)
+        except (KombuError, amqp_errors.AMQPError) as error:
+            raise Refused(f"the broker refuses us: {error}", field="transport_url") from error
         listener = OstlerListener(self, connection, self.intake)
         queues = (target.topic, f"{target.topic}.{target.server}")
         consumers = [_consumer(connection, self._get_exchange(target), name, listener.take) for name in queues]

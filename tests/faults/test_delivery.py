@@ -1,7 +1,7 @@
 """What was accepted is done, once, however often the agent is killed: over RabbitMQ and over a socket."""
 
 import os
-import random
+import random  # noqa: TID251
 import threading
 import time
 import uuid
@@ -14,7 +14,7 @@ from datastores.contract import JSON
 from guestagent.errors import AgentError, DeadlinePassed, Told, Unreachable
 from guestagent.rpc.client import Client, connect
 from tests.agents import LiveAgent, site, until
-from tests.fixtures_rabbit import Broker, own_broker, shared_broker  # noqa: F401
+from tests.fixtures_rabbit import Broker, shared_broker
 
 CASTS = 200
 KILLS = 10
