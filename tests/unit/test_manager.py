@@ -118,12 +118,15 @@ def test_a_record_of_another_process_or_boot_is_nobody(node: Node, record: Path)
 def test_a_server_started_by_hand_is_adopted(node: Node, record: Path, service: ProcessService) -> None:
     (node.places.data / "answers").touch()
     with subprocess.Popen(SleepingAdmin(node).command().argv) as by_hand:
-        while identify(by_hand.pid) is None:
-            time.sleep(0.01)
-        service.start(timeout=10)
-        assert service.pid() == by_hand.pid
-        service.stop(timeout=10)
-        assert by_hand.wait(5) == 0
+        try:
+            while identify(by_hand.pid) is None:
+                time.sleep(0.01)
+            service.start(timeout=10)
+            assert service.pid() == by_hand.pid
+            service.stop(timeout=10)
+            assert by_hand.wait(5) == 0
+        finally:
+            by_hand.kill()
 
 
 def test_a_server_on_other_data_is_left_alone(inn: Guests, node: Node, service: ProcessService) -> None:
@@ -131,10 +134,12 @@ def test_a_server_on_other_data_is_left_alone(inn: Guests, node: Node, service: 
     argv = SleepingAdmin(other).command().argv
     sibling = node.places.data.with_name(node.places.data.name + "2")
     with subprocess.Popen(argv) as one, subprocess.Popen([*argv[:3], str(sibling)]) as two:
-        service.start(timeout=10)
-        assert service.pid() not in (one.pid, two.pid)
-        one.kill()
-        two.kill()
+        try:
+            service.start(timeout=10)
+            assert service.pid() not in (one.pid, two.pid)
+        finally:
+            one.kill()
+            two.kill()
 
 
 def test_stop_is_clean_then_hard(node: Node, record: Path) -> None:
