@@ -1,7 +1,8 @@
 """Letting the tenants in after a restore.
 
 A restored folder's ACL file knows the agent alone; the backup's users wait beside it, in ``WAITING``, until
-``secure`` has counted the keys against the checkpoint (``RESTORED``).  So nobody writes before.
+``secure`` has counted the keys against the checkpoint (``RESTORED``).  So nobody writes before.  Then they are
+``LET_IN``, which may be done again after a kill, and without counting: some may be at work already.
 """
 
 import json
@@ -13,6 +14,7 @@ from datastores.redis.moment import Position, counts
 from datastores.redis.wire import ACCOUNT, Connection, info
 
 WAITING = "ostler.users"
+LET_IN = "ostler.users.in"
 RESTORED = "ostler.restored"
 
 
@@ -47,18 +49,22 @@ def stands(node: Node, connection: Connection, wanted: Position | None = None) -
 
 def admit(node: Node, connection: Connection) -> None:
     """Make the users that wait, as the backup had them; no error where none do."""
-    if not waiting(node):
+    data = node.places.data
+    if waiting(node):
+        stands(node, connection)
+        node.host.write(data / LET_IN, (data / WAITING).read_bytes())
+        node.host.remove(data / WAITING)
+    if not (data / LET_IN).exists():
         return
-    stands(node, connection)
-    for text in (node.places.data / WAITING).read_bytes().split(b"\n"):
+    for text in (data / LET_IN).read_bytes().split(b"\n"):
         words = text.split(b" ")
         if len(words) > 2 and words[1] not in (ACCOUNT.encode(), acl.ROOT.encode()):
             connection.call("ACL", "SETUSER", words[1], "reset", *words[2:])
 
 
 def done(node: Node, connection: Connection) -> None:
-    """Forget the waiting users, who are in the server's own file now, and what held for the first start."""
-    if waiting(node):
+    """Forget the users, who are in the server's own file now, and what held for the first start."""
+    if (node.places.data / LET_IN).exists():
         wanted = read((node.places.config / FILE).read_bytes()).get("aof-load-truncated", "yes")
         connection.call("CONFIG", "SET", "aof-load-truncated", wanted)
-        node.host.remove(node.places.data / WAITING)
+        node.host.remove(node.places.data / LET_IN)

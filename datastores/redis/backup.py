@@ -37,14 +37,18 @@ class RedisBackup(Backup):
 
     def server_id(self) -> str:
         """Return the identity of this data: made with it, and made anew by every restore."""
-        return (self.node.places.data / IDENTITY).read_text()
+        try:
+            return (self.node.places.data / IDENTITY).read_text()
+        except FileNotFoundError as error:
+            raise Mismatch("this data was not made here: it has no identity") from error
 
     @contextlib.contextmanager
     def snapshot(self, since: Since | None, limits: Limits) -> Iterator[Snapshot]:
         """Follow the server; on leaving, also by an error, no trace is left on it.
 
         ``BadInput`` where ``min-replicas-to-write`` is set: for the server a backup looks like a replica
-        that is up to date, so it would take writes that the setting forbids.
+        that is up to date, so it would take writes that the setting forbids.  The pace is the caller's:
+        the server waits for a slow reader.
         """
         identity = self.server_id()
         if since is not None and since.checkpoint.server_id != identity:
@@ -56,12 +60,12 @@ class RedisBackup(Backup):
                     hole = self._hole(connection, feed, since)
                     if not hole:
                         chain, start = Chain.of(since.files), Position.of(since.checkpoint.position)
-                        yield Increment(identity, connection, feed, limits, chain, start)
+                        yield Increment(identity, connection, feed, chain, start)
                         return
                 if since.on_hole != "full":
                     raise Hole(hole, hint="--on-hole full takes a full that stores only what changed")
             with borrowed(self.node, connection), contextlib.closing(Feed(self.node)) as feed:
-                yield self._full(identity, connection, feed, since, limits)
+                yield self._full(identity, connection, feed, since)
 
     def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
         """Fill the empty folder ``into`` with a data folder that the server starts on.
@@ -99,15 +103,15 @@ class RedisBackup(Backup):
         """Put back the settings a killed dump had borrowed; its connection is gone with its process."""
         settle(self.node)
 
-    def _full(self, identity: str, connection: Connection, feed: Feed, since: Since | None, limits: Limits) -> Snapshot:
+    def _full(self, identity: str, connection: Connection, feed: Feed, since: Since | None) -> Snapshot:
         ways = traits(self.node.installation.version)
         estimate = int(info(connection, "memory")["used_memory_dataset"])
         if since is not None:
             parent = Chain.of(since.files)
             table = _table(parent, since)
             if table is not None and table.version == ways.rdb:
-                return AfterHole(identity, connection, feed, limits, ways, estimate, parent, table)
-        return Full(identity, connection, feed, limits, ways, estimate)
+                return AfterHole(identity, connection, feed, ways, estimate, parent, table)
+        return Full(identity, connection, feed, ways, estimate)
 
     def _hole(self, connection: Connection, feed: Feed, since: Since) -> str:
         """Return what the hole is, or "" where the stream goes on from the parent's end."""

@@ -15,13 +15,16 @@ from datastores.redis.wire import Connection, agent
 _NOTE = "redis-borrowed.json"
 _ROOM = 1 << 30
 _WANTED = {"rdbcompression": "no", "repl-diskless-sync": "yes", "repl-diskless-sync-delay": "0"}
-_BUFFERS = "client-output-buffer-limit"
+_BUFFERS, _TIMEOUT = "client-output-buffer-limit", "repl-timeout"
+_PATIENCE = 900
+_NAMES = (*_WANTED, _BUFFERS, _TIMEOUT)
 
 
 @contextlib.contextmanager
 def borrowed(node: Node, connection: Connection) -> Iterator[None]:
-    """Have the settings of a dump: no compression, no disk, no delay, and room for what is written meanwhile."""
-    before = {name: _get(connection, name) for name in (*_WANTED, _BUFFERS)}
+    """Have the settings of a dump: no compression, no disk, no delay, patience, and room for what is
+    written meanwhile."""
+    before = {name: _get(connection, name) for name in _NAMES}
     _note(node, {name: (value, _wanted(name, value)) for name, value in before.items()})
     try:
         for name, value in before.items():
@@ -43,7 +46,7 @@ def settle(node: Node) -> None:
         note = json.loads(path.read_bytes())
         with agent(node) as connection:
             for name, (before, ours) in note.items():
-                if name in (*_WANTED, _BUFFERS) and _get(connection, name) == ours:
+                if name in _NAMES and _get(connection, name) == ours:
                     connection.call("CONFIG", "SET", name, before)
     except NotReady:
         if _answers(node):
@@ -59,6 +62,8 @@ def _answers(node: Node) -> bool:
 
 
 def _wanted(name: str, before: str) -> str:
+    if name == _TIMEOUT:
+        return str(max(int(before), _PATIENCE))
     if name != _BUFFERS:
         return _WANTED[name]
     words = before.split()

@@ -87,7 +87,8 @@ class Feed:
 
     def log(self, count: int) -> Iterator[memoryview]:
         """Yield exactly the next ``count`` bytes of the stream."""
-        window = memoryview(bytearray(_CHUNK))
+        # Small pieces, so that a slow reader is heard of often enough.
+        window = memoryview(bytearray(_LEAST))
         heard, pause = time.monotonic(), 0.02
         self._connection.send(_ACK)
         while count:

@@ -92,19 +92,31 @@ def _text(*place: object, size: int) -> str:
     return blake3(repr(place).encode()).digest((size + 1) // 2).hex()[:size]
 
 
+class _Words:
+    """Text of one lot, drawn once and given out in pieces."""
+
+    def __init__(self, lot: int, kind: str, size: int) -> None:
+        self._all = _text(lot, kind, size=size)
+        self._at = 0
+
+    def next(self, size: int) -> str:
+        self._at += size
+        return self._all[self._at - size : self._at]
+
+
 def _lot(lot: int) -> Iterator[Sequence[Word]]:
     """Yield the commands that make one lot."""
+    words = _Words(lot, "common", 16000)
     yield "SELECT", lot % _DATABASES
     for n in range(24):
-        order = {"id": lot * 24 + n, "state": ("new", "paid", "sent")[n % 3], "note": _text(lot, n, size=420)}
+        order = {"id": lot * 24 + n, "state": ("new", "paid", "sent")[n % 3], "note": words.next(420)}
         yield "SET", f"order:{lot}:{n}", json.dumps(order)
     for n in range(8):
-        pairs = [word for f in range(6) for word in (f"field{f}", _text(lot, n, f, size=60))]
-        yield "HSET", f"user:{lot}:{n}", *pairs
-    yield "RPUSH", f"queue:{lot}", *(_text(lot, "q", n, size=64) for n in range(24))
-    yield "SADD", f"tags:{lot}", *(_text(lot, "t", n, size=12) for n in range(20))
+        yield "HSET", f"user:{lot}:{n}", *(word for f in range(6) for word in (f"field{f}", words.next(60)))
+    yield "RPUSH", f"queue:{lot}", *(words.next(64) for n in range(24))
+    yield "SADD", f"tags:{lot}", *(words.next(12) for n in range(20))
     yield "SADD", f"numbers:{lot}", *(lot * 40 + n for n in range(40))
-    yield "ZADD", f"ranks:{lot}", *(word for n in range(20) for word in (str(n * 1.5), _text(lot, "z", n, size=16)))
+    yield "ZADD", f"ranks:{lot}", *(word for n in range(20) for word in (str(n * 1.5), f"{n}-{words.next(14)}"))
     yield "PEXPIREAT", f"order:{lot}:0", _CENTURY + lot
     yield "PEXPIREAT", f"user:{lot}:0", _CENTURY + lot
     yield from _rare(lot)
@@ -112,18 +124,18 @@ def _lot(lot: int) -> Iterator[Sequence[Word]]:
 
 def _rare(lot: int) -> Iterator[Sequence[Word]]:
     """Yield what only some lots have: streams with groups, and values too big for the packed forms."""
+    words = _Words(lot, "rare", 60000)
     if lot % 8 == 0:
         for n in range(20):
-            yield "XADD", f"events:{lot}", f"{1000 + n}-{lot}", "kind", n % 3, "body", _text(lot, "x", n, size=80)
+            yield "XADD", f"events:{lot}", f"{1000 + n}-{lot}", "kind", n % 3, "body", words.next(80)
         yield "XGROUP", "CREATE", f"events:{lot}", "readers", 0
         yield "XREADGROUP", "GROUP", "readers", "one", "COUNT", 5, "STREAMS", f"events:{lot}", ">"
         yield "XACK", f"events:{lot}", "readers", f"1000-{lot}"
     if lot % 32 == 0:
-        pairs = [word for n in range(600) for word in (f"f{n}", _text(lot, "h", n, size=24))]
-        yield "HSET", f"table:{lot}", *pairs
-        yield "SADD", f"crowd:{lot}", *(_text(lot, "c", n, size=20) for n in range(300))
-        yield "ZADD", f"scores:{lot}", *(word for n in range(200) for word in (str(n / 7), _text(lot, "s", n, size=40)))
-        yield "RPUSH", f"log:{lot}", *(_text(lot, "l", n, size=200) for n in range(100))
+        yield "HSET", f"table:{lot}", *(word for n in range(600) for word in (f"f{n}", words.next(24)))
+        yield "SADD", f"crowd:{lot}", *(words.next(20) for n in range(300))
+        yield "ZADD", f"scores:{lot}", *(word for n in range(200) for word in (str(n / 7), words.next(40)))
+        yield "RPUSH", f"log:{lot}", *(words.next(70) for n in range(200))
         yield "PFADD", f"seen:{lot}", *range(lot, lot + 50)
         yield "SETBIT", f"bits:{lot}", 4000 + lot, 1
 
@@ -138,7 +150,7 @@ def _changes(lot: int, seed: int) -> Iterator[Sequence[Word]]:
     yield "LPUSH", f"queue:{lot}", _text(seed, lot, "q", size=24)
     yield "SADD", f"tags:{lot}", _text(seed, lot, "t", size=12)
     yield "SREM", f"numbers:{lot}", lot * 40 + seed % 40
-    yield "ZINCRBY", f"ranks:{lot}", 1, _text(lot, "z", seed % 20, size=16)
+    yield "ZADD", f"ranks:{lot}", seed, _text(seed, lot, "z", size=16)
 
 
 SAMPLE = SampleData

@@ -4,7 +4,6 @@ Each follows the stream up to a **moment** read in one transaction (offset, coun
 that its position is exact and can be checked after a restore.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from datastores.contract import (
     File,
     Incomplete,
     Kept,
-    Limits,
     Snapshot,
     ToolFailed,
     Whole,
@@ -34,11 +32,10 @@ from datastores.redis.wire import Connection
 class Taken(Snapshot):
     """What the three have in common: an inventory that grows as bytes are sent, and the moment it ends at."""
 
-    def __init__(self, server_id: str, connection: Connection, feed: Feed, limits: Limits) -> None:
+    def __init__(self, server_id: str, connection: Connection, feed: Feed) -> None:
         self._server_id = server_id
         self._connection = connection
         self._feed = feed
-        self._pace = Pace(limits.bandwidth)
         self._done: Chain | None = None
         self._position: Position | None = None
 
@@ -59,18 +56,17 @@ class Taken(Snapshot):
         self._done.prove(self._position)
         return Checkpoint(self._server_id, self._position.to_json())
 
-    def _paced(self, path: str, start: int, pieces: Iterable[bytes | memoryview]) -> Iterator[Extent]:
+    def _placed(self, path: str, start: int, pieces: Iterable[bytes | memoryview]) -> Iterator[Extent]:
         at = start
         for each in pieces:
             if len(each):
                 yield path, at, each
                 at += len(each)
-                self._pace.spend(len(each))
 
     def _log(self, path: str, since: Position, moment: Moment) -> Iterator[Extent]:
         if moment.position.replication_id != since.replication_id:
             raise Incomplete("the server began a new replication stream while the backup was taken")
-        return self._paced(path, 0, self._feed.log(moment.position.offset - since.offset))
+        return self._placed(path, 0, self._feed.log(moment.position.offset - since.offset))
 
     def _users(self, moment: Moment) -> tuple[File, Extent]:
         file = File(chain.USERS, chain.USERS, len(moment.users))
@@ -82,10 +78,8 @@ class Increment(Taken):
 
     kind = "incremental"
 
-    def __init__(
-        self, server_id: str, connection: Connection, feed: Feed, limits: Limits, parent: Chain, since: Position
-    ) -> None:
-        super().__init__(server_id, connection, feed, limits)
+    def __init__(self, server_id: str, connection: Connection, feed: Feed, parent: Chain, since: Position) -> None:
+        super().__init__(server_id, connection, feed)
         self._parent = parent
         self._since = since
         self._moment = settled(connection)
@@ -109,10 +103,8 @@ class Increment(Taken):
 class Full(Taken):
     """A dump as it comes, the table of its fingerprints, and what was written until it had come."""
 
-    def __init__(
-        self, server_id: str, connection: Connection, feed: Feed, limits: Limits, traits: Traits, estimate: int
-    ) -> None:
-        super().__init__(server_id, connection, feed, limits)
+    def __init__(self, server_id: str, connection: Connection, feed: Feed, traits: Traits, estimate: int) -> None:
+        super().__init__(server_id, connection, feed)
         self._traits = traits
         self.estimate = estimate
 
@@ -120,7 +112,7 @@ class Full(Taken):
         """Yield the dump, its private table (where it could be walked), the tail of the stream and the users."""
         began, table, size = self._feed.full(), Table(), 0
         walker: Walker | None = Walker(table.key, chain.BASE, Learn(table))
-        for extent in self._paced(chain.BASE, 0, self._feed.rdb()):
+        for extent in self._placed(chain.BASE, 0, self._feed.rdb()):
             yield extent
             size += len(extent[2])
             walker = _walk(walker, extent[2])
@@ -128,7 +120,7 @@ class Full(Taken):
         found: File | None = None
         if _walked(walker):
             table.version, length = self._traits.rdb, 0
-            for extent in self._paced(chain.TABLE, 0, table.dump()):
+            for extent in self._placed(chain.TABLE, 0, table.dump()):
                 yield extent
                 length += len(extent[2])
             found = File(chain.TABLE, chain.TABLE, length, private=True)
@@ -160,13 +152,12 @@ class AfterHole(Full):
         server_id: str,
         connection: Connection,
         feed: Feed,
-        limits: Limits,
         traits: Traits,
         estimate: int,
         parent: Chain,
         table: Table,
     ) -> None:
-        super().__init__(server_id, connection, feed, limits, traits, estimate)
+        super().__init__(server_id, connection, feed, traits, estimate)
         self._parent = parent
         self._table = table
 
@@ -177,7 +168,7 @@ class AfterHole(Full):
             yield Kept(each)
         began, come = self._feed.full(), bytearray()
         path, size = chain.numbered(chain.CHANGED, number), 0
-        for extent in self._paced(path, 0, self._changed(path, come)):
+        for extent in self._placed(path, 0, self._changed(path, come)):
             yield extent
             size += len(extent[2])
         changed = File(path, path, size, identity=chain.identity(began.replication_id, began.offset))
@@ -205,23 +196,6 @@ class AfterHole(Full):
         except Unwalkable as error:
             raise ToolFailed(f"the dump cannot be compared: {error}", hint="take a full without a parent") from error
         yield sink.taken() + END
-
-
-class Pace:
-    """Keep to a number of bytes a second; 0: no limit."""
-
-    def __init__(self, bandwidth: int) -> None:
-        self._bandwidth = bandwidth
-        self._began = time.monotonic()
-        self._spent = 0
-
-    def spend(self, count: int) -> None:
-        """Wait until ``count`` more bytes are within the limit."""
-        self._spent += count
-        if self._bandwidth:
-            late = self._began + self._spent / self._bandwidth - time.monotonic()
-            if late > 0:
-                time.sleep(late)
 
 
 def _walk(walker: Walker | None, piece: bytes | bytearray | memoryview) -> Walker | None:

@@ -22,7 +22,7 @@ _LINE = 64 * 1024
 _BULK = 1 << 30
 _DEPTH = 16
 _NUMBER = re.compile(rb"-?[0-9]{1,19}")
-_CHUNK = 64 * 1024
+_CHUNK = 256 * 1024
 
 
 class ServerError(ToolFailed):
@@ -46,6 +46,7 @@ class Connection:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self._kept = bytearray()
+        self._at = 0
 
     def call(self, *words: Word) -> Reply:
         """Send one command and return its reply; ``ServerError`` where it was refused."""
@@ -80,25 +81,25 @@ class Connection:
 
     def line(self) -> bytes:
         """Read one line, without its end."""
-        while (end := self._kept.find(b"\n")) < 0:
-            if len(self._kept) > _LINE:
+        while (end := self._kept.find(b"\n", self._at)) < 0:
+            if self.pending > _LINE:
                 raise ToolFailed("the server's answer is not of its protocol")
             self._more()
-        found = bytes(self._kept[:end])
-        del self._kept[: end + 1]
+        found = bytes(self._kept[self._at : end])
+        self._at = end + 1
         return found.removesuffix(b"\r")
 
     @property
     def pending(self) -> int:
         """Return how many bytes were read from the socket and not taken yet."""
-        return len(self._kept)
+        return len(self._kept) - self._at
 
     def readinto(self, window: memoryview) -> int:
         """Fill what has come already, else what comes next; 0 only at the end of the connection."""
-        if self._kept:
-            count = min(len(self._kept), len(window))
-            window[:count] = self._kept[:count]
-            del self._kept[:count]
+        if self.pending:
+            count = min(self.pending, len(window))
+            window[:count] = self._kept[self._at : self._at + count]
+            self._at += count
             return count
         with _lost():
             return self.channel.recv_into(window)
@@ -134,13 +135,15 @@ class Connection:
     def _bulk(self, size: int) -> bytes:
         if size > _BULK:
             raise ToolFailed("the server's answer is too long")
-        while len(self._kept) < size + 2:
+        while self.pending < size + 2:
             self._more()
-        found = bytes(self._kept[:size])
-        del self._kept[: size + 2]
+        found = bytes(self._kept[self._at : self._at + size])
+        self._at += size + 2
         return found
 
     def _more(self) -> None:
+        del self._kept[: self._at]
+        self._at = 0
         with _lost():
             data = self.channel.recv(_CHUNK)
         if not data:
