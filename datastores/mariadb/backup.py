@@ -7,8 +7,8 @@ consistent at the stream's end: that position is the checkpoint's.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pymysql.err import MySQLError
@@ -24,6 +24,7 @@ from datastores.contract import (
     Limits,
     Mismatch,
     Node,
+    NotReady,
     Since,
     Snapshot,
     Stream,
@@ -34,39 +35,45 @@ from datastores.mariadb.admin import identity
 from datastores.mariadb.client import agent_account, rows, session
 from datastores.mariadb.position import Gtids, Told, goes_on
 from datastores.mariadb.restore import COMPLETED, Restored, last_line, written
-from datastores.mariadb.xbstream import Demultiplexer
+from datastores.mariadb.xbstream import Demultiplexer, plain
 
 SCRATCH = "backup"
+ATTEMPTS = 3
 NOT_COPIED = ("ib_logfile", "ibtmp", "binlog.", "aria_log")
 
 
 class MariaDBSnapshot(Snapshot):
-    """The running tool's stream."""
+    """What the tool sends; run again where it cannot have told the truth."""
 
-    def __init__(self, stream: Stream, server: str, epoch: int, limits: Limits) -> None:
-        self._stream = stream
+    def __init__(self, node: Node, server: str, run: Callable[[], Stream], speed: int) -> None:
+        self._node = node
         self._server = server
-        self._epoch = epoch
-        self._bandwidth = limits.bandwidth
+        self._run = run
+        self._bandwidth = speed
         self._told = Told()
-        self._demultiplexer = Demultiplexer(stream.readinto)
+        self._demultiplexer = Demultiplexer(lambda _: 0)
 
     def extents(self) -> Iterator[Extent]:
-        """Yield the stream's extents; the tool must have ended well, and have said so."""
-        began, sent = time.monotonic(), 0
-        for path, offset, piece in self._demultiplexer.extents():
-            self._told.listen(path, offset, piece)
-            yield path, offset, piece
-            sent += len(piece)
-            if self._bandwidth:
-                time.sleep(max(0.0, sent / self._bandwidth - (time.monotonic() - began)))
-        self._stream.finish()
-        if not last_line(self._stream.errors).endswith(COMPLETED):
-            raise Incomplete("mariadb-backup ended without saying that it completed")
+        """Yield the stream's extents; the tool must have ended well, have said so, and have kept up with the tenant."""
+        for attempt in range(ATTEMPTS):
+            self._told = Told()
+            stream = self._run()
+            self._demultiplexer = Demultiplexer(stream.readinto, attempt)
+            yield from self._paced()
+            stream.finish()
+            if not last_line(stream.errors).endswith(COMPLETED):
+                raise Incomplete("mariadb-backup ended without saying that it completed")
+            doubtful = self._doubtful()
+            if doubtful is None:
+                return
+        raise NotReady(
+            f"while it was copied, {doubtful} was replaced {ATTEMPTS} times",
+            hint="tables that are not InnoDB cannot be replaced for ever while a backup is taken",
+        )
 
     def blocks(self, path: str, head: memoryview) -> Blocks | Whole:
         """Compare InnoDB by pages, the rest by hashes; what is new every time not at all."""
-        return pages.blocks(path, head, f"{self._server}.{self._epoch}")
+        return pages.blocks(plain(path), head, f"{self._server}.{self._node.epoch}")
 
     def files(self) -> list[File]:
         """Return the files there are at the stream's end."""
@@ -76,6 +83,20 @@ class MariaDBSnapshot(Snapshot):
         """Return what the tool wrote of its position; anything missing in it is an error."""
         self.files()
         return Checkpoint(self._server, self._told.position())
+
+    def _paced(self) -> Iterator[Extent]:
+        began, sent = time.monotonic(), 0
+        for path, offset, piece in self._demultiplexer.extents():
+            self._told.listen(plain(path), offset, piece)
+            yield path, offset, piece
+            sent += len(piece)
+            if self._bandwidth:
+                time.sleep(max(0.0, sent / self._bandwidth - (time.monotonic() - began)))
+
+    def _doubtful(self) -> str | None:
+        over, missing = self._demultiplexer.replaced()
+        there = (each for each in sorted(missing) if (self._node.places.data / each).exists())
+        return next(iter(sorted(over)), None) or next(there, None)
 
 
 class MariaDBBackup(Backup):
@@ -93,9 +114,15 @@ class MariaDBBackup(Backup):
         self.sweep()
         self.node.host.folder(scratch, mode=0o700)
         keep_redo_small(self.node)
+        command = tool(self.node, scratch, limits.workers)
         try:
-            with self.node.host.stream(tool(self.node, scratch, limits.workers), nice=limits.nice) as stream:
-                made = MariaDBSnapshot(stream, server, self.node.epoch, limits)
+            with ExitStack() as running:
+                made = MariaDBSnapshot(
+                    self.node,
+                    server,
+                    lambda: running.enter_context(self.node.host.stream(command, nice=limits.nice)),
+                    limits.bandwidth,
+                )
                 made.kind = "full" if since is None else "incremental"
                 made.estimate = estimate(self.node.places.data)
                 yield made

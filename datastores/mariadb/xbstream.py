@@ -26,8 +26,13 @@ _HEAD = struct.Struct("<8sBcI")
 _PAYLOAD = struct.Struct("<QQI")
 _LENGTH = struct.Struct("<I")
 _REWRITE = 2
-_AGAIN = ".again"
-"""No folder of a data folder is called so: the server writes a dot as ``@002e``."""
+AGAIN = ".again"
+"""Where the stored paths of second versions lie; no folder of a data folder is called so."""
+
+
+def plain(stored: str) -> str:
+    """Return the path a stored path was sent under."""
+    return stored.split("/", 2)[2] if stored.startswith(f"{AGAIN}/") else stored
 
 
 @dataclass
@@ -42,10 +47,14 @@ class Demultiplexer:
     """Yield the extents of a stream and know, at its end, which files there are.
 
     ``readinto`` fills a buffer, less than whole if it likes, and returns 0 only at the end.
+    ``attempt`` keeps the stored paths of a second stream apart from those of the first.
     """
 
-    def __init__(self, readinto: Callable[[memoryview], int]) -> None:
+    def __init__(self, readinto: Callable[[memoryview], int], attempt: int = 0) -> None:
         self._readinto = readinto
+        self._attempt = attempt
+        self._moved: set[str] = set()
+        self._over: set[str] = set()
         self._buffer = memoryview(bytearray(PIECE))
         self._small = memoryview(bytearray(PATH_LENGTH))
         self._open: dict[str, _Version] = {}
@@ -80,6 +89,14 @@ class Demultiplexer:
             raise Incomplete("the backup's stream has not ended yet")
         return [File(path, each.stored, each.size, 0o660) for path, each in self._files.items()]
 
+    def replaced(self) -> tuple[set[str], set[str]]:
+        """Return the paths that were renamed over a file sent before, and those of files that moved and are not there.
+
+        The tool replays what happened to tables of other engines than InnoDB, whether that was before or after it
+        copied them.  So the first are wrong, and the second are where the server still has such a file.
+        """
+        return self._over, self._moved - self._files.keys()
+
     def _payload(self, path: str, *, rewrite: bool) -> Iterator[Extent]:
         length, offset, wanted = _PAYLOAD.unpack(self._take(_PAYLOAD.size))
         version = self._open.get(path) or self._begin(path, rewrite=rewrite)
@@ -99,7 +116,8 @@ class Demultiplexer:
     def _begin(self, path: str, *, rewrite: bool) -> _Version:
         if path in self._files and not rewrite:
             raise Incomplete(f"{path} was sent twice")
-        stored = path if path not in self._stored else f"{_AGAIN}/{len(self._stored)}/{path}"
+        fresh = not self._attempt and path not in self._stored
+        stored = path if fresh else f"{AGAIN}/{self._attempt}.{len(self._stored)}/{path}"
         self._stored.add(stored)
         self._open[path] = self._files[path] = _Version(stored)
         return self._open[path]
@@ -112,11 +130,14 @@ class Demultiplexer:
 
     def _rename(self, path: str, fresh: str) -> None:
         self._closed(path, fresh)
+        self._moved.update((path, fresh))
         if path in self._files:
+            self._over.update({fresh} & self._files.keys())
             self._files[fresh] = self._files.pop(path)
 
     def _remove(self, path: str) -> None:
         self._closed(path)
+        self._moved.add(path)
         self._files.pop(path, None)
 
     def _closed(self, *paths: str) -> None:
@@ -132,7 +153,7 @@ class Demultiplexer:
         except UnicodeDecodeError:
             raise Incomplete("the backup's stream has a path that is not text") from None
         path = path.removeprefix("./")
-        if "\0" in path or any(each in ("", ".", "..", _AGAIN) for each in path.split("/")):
+        if "\0" in path or any(each in ("", ".", "..", AGAIN) for each in path.split("/")):
             raise Incomplete(f"the backup's stream has the path {path!r}, which leads out of the data folder")
         return path
 
