@@ -19,7 +19,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from datastores.contract import BadInput, Command, Completed, DatastoreError, NoSpace, ToolFailed
+from datastores.contract import BadInput, Command, Completed, DatastoreError, ToolFailed
+from guestagent.files import memory_file, no_room, sync_folder
 from guestagent.programs import STARTER, Program
 
 OUTPUT_KEPT = 64 * 1024 * 1024
@@ -110,7 +111,7 @@ class LocalHost:
         fresh = path.with_name(f".{path.name}.new")
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
-        with _no_room(path):
+        with no_room(path):
             number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(number, "wb", buffering=0) as file:
                 _give(number, self.uid, self.gid)
@@ -129,7 +130,7 @@ class LocalHost:
         while not above.exists():
             missing.append(above)
             above = above.parent
-        with _no_room(path):
+        with no_room(path):
             for each in reversed(missing):
                 with contextlib.suppress(FileExistsError):
                     each.mkdir(mode=0o700)
@@ -192,7 +193,7 @@ class LocalHost:
     @contextlib.contextmanager
     def _started(self, command: Command, as_owner: bool, secret: bytes | None, nice: int) -> Iterator[Program]:
         argv = [*lowered(nice), *switched(self.uid, self.gid, as_owner, dies=True), *command.argv]
-        with _memory_file(secret, self.uid if as_owner else os.geteuid()) as number:
+        with memory_file(secret, self.uid if as_owner else os.geteuid()) as number:
             process = STARTER.start(
                 [each.replace("{secret}", f"/dev/fd/{number}") for each in argv],
                 env={**self.environment, **command.env},
@@ -234,56 +235,6 @@ def switched(uid: int, gid: int, as_owner: bool, *, dies: bool) -> list[str]:
 def lowered(nice: int) -> list[str]:
     """Return the words before a program's that lower its priority."""
     return ["nice", "-n", str(nice)] if nice else []
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def durable(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file of the agent's own: whole or not at all, durable when this returns."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(number, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(number)
-    fresh.rename(path)
-    sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _memory_file(content: bytes | None, uid: int) -> Iterator[int | None]:
-    """Offer bytes in a memory file that only ``uid`` may open again; yield its number."""
-    if content is None:
-        yield None
-        return
-    number = os.memfd_create("secret", os.MFD_CLOEXEC)
-    try:
-        os.fchmod(number, 0o600)
-        if uid != os.geteuid():
-            os.fchown(number, uid, -1)
-        os.write(number, content)
-        os.lseek(number, 0, os.SEEK_SET)
-        yield number
-    finally:
-        os.close(number)
-
-
-@contextlib.contextmanager
-def _no_room(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"there is no room left for {path}") from error
-        raise
 
 
 def _feed(program: Program, data: bytes) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from datastores.contract import Admin, BadInput, Datastore, Endpoint, Installation, Node, Places, Secret, Service
 from datastores.manager import Manager
-from guestagent.host import LocalHost, durable, sync_folder
+from guestagent.files import durable, sync_folder
+from guestagent.host import LocalHost
 from guestagent.passage import admit
 from guestagent.supervisor import ProcessService
 from guestagent.systemd import UnitService, in_charge

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from datastores.contract import Admin, DatastoreError, Node, NotReady, ToolFailed
-from guestagent.host import LocalHost, account, durable, switched
+from guestagent.files import durable
+from guestagent.host import LocalHost, account, switched
 from guestagent.processes import Identity, end, identify, serving, wait_until
 from guestagent.programs import STARTER, printable
 

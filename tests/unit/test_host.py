@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from datastores.contract import BadInput, Command, DatastoreError, NoSpace, ToolFailed
-from guestagent import host as room
-from guestagent.host import LocalHost, durable
+from guestagent.files import durable, no_room
+from guestagent.host import LocalHost
 from tests.guests import Guests
 
 ROOT = os.geteuid() == 0
@@ -252,7 +252,7 @@ def test_a_file_is_replaced_whole(host: LocalHost, folder: Path) -> None:
 def test_no_room_leaves_the_old_file(host: LocalHost, folder: Path) -> None:
     small = Path("/dev/full")
     assert small.exists()
-    with pytest.raises(NoSpace, match="no room"), room._no_room(folder):
+    with pytest.raises(NoSpace, match="no room"), no_room(folder):
         small.write_bytes(b"x")
     host.write(folder / "kept", b"old")
     with pytest.raises(FileNotFoundError):
