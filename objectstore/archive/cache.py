@@ -5,10 +5,13 @@ authentic manifest names.
 """
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from objectstore.archive.index import digest
+
+_OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9]+")
 
 
 class Cache:
@@ -40,5 +43,5 @@ class Cache:
         """Forget all parts but these."""
         with suppress(OSError):
             for file in self._directory.iterdir() if self._directory is not None else ():
-                if file.name not in wanted:
+                if file.name not in wanted and _OURS.fullmatch(file.name):
                     file.unlink()

@@ -7,6 +7,7 @@ threads and deletes nothing: what it put is found by its attempt, and freed by a
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,7 +24,7 @@ from objectstore.archive.pieces import Piece
 from objectstore.archive.track import Track
 from objectstore.archive.vault import Vault
 from objectstore.archive.writer import write_inventory, write_map
-from objectstore.store import BadRequest, Buffer, Corrupt
+from objectstore.store import BadRequest, Buffer, Corrupt, StoreError
 
 Compare = Callable[[str, memoryview], Cut | None]
 
@@ -162,7 +163,8 @@ class Draft:
         sealed = roots.decode(data, vault.names.realm, header.backup, header.attempt, lambda _: engine.sealer)
         put_once(vault.store, vault.names.manifest(header.backup, header.attempt), data)
         vault.cache.settle({ref.plain for ref in closed.index})
-        self._lease.end()
+        with suppress(StoreError):  # the backup exists; a lease that stays runs out by itself
+            self._lease.end()
         return sealed
 
     def _running(self) -> Engine:

@@ -1,5 +1,6 @@
 """Unpacking a backup into a directory, with nothing but the store and the key."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def extract(contents: Contents, into: Path, progress: Progress | None = None) ->
                 progress(done, total)
         writer.finish()
     except OSError as error:
-        kind = NoRoom if error.errno == 28 else BadRequest
+        kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else BadRequest
         raise kind(f"extract into {into}: {error.strerror}", field="into") from error
     finally:
         writer.leave()

@@ -167,6 +167,20 @@ def test_the_cache_is_used_only_where_it_is_whole(tmp_path: Path) -> None:
     assert read(kept, one) == files
 
 
+def test_the_cache_forgets_older_parts_and_touches_nothing_else(tmp_path: Path) -> None:
+    kept = archive(cache=tmp_path)
+    (tmp_path / "notes").write_text("another's")
+    take(kept, {"a": b"1"})
+    made = take(kept, {"b": b"2"})
+    assert {file.name for file in tmp_path.iterdir()} == {ref.plain for ref in made.index} | {"notes"}
+
+
+def test_a_lease_that_cannot_be_ended_is_no_failure() -> None:
+    store = FaultyStore(MemoryStore(), Fault("error", "delete"))
+    kept = archive(store)
+    assert read(kept, take(kept, {"a": b"1"})) == {"a": b"1"}
+
+
 # -- what a draft refuses
 
 
