@@ -10,7 +10,7 @@ from guestagent import declarations
 from guestagent.image import installation, read_image
 from guestagent.node import node_for
 from tests.agents import LiveAgent
-from tests.guests import IMAGE
+from tests.guests import IMAGE, prefix
 
 Case = tuple[str, str, dict[str, str]]
 
@@ -48,7 +48,7 @@ def _simple(rule: Rule) -> bool:
 
 
 def _node(guest: str, name: str, version: str, home: Path) -> Node:
-    facts = installation(read_image(IMAGE), name, version)
+    facts = installation(read_image(IMAGE), name, version, prefix())
     return node_for(guest, declarations.load(name), version, facts, home / "data", home / "state", port=0)
 
 
