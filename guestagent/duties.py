@@ -120,6 +120,7 @@ class Loop:
         self._turn = turn
         self._wake = wake or threading.Event()
         self._ended = threading.Event()
+        self._alone = False
         self._thread = threading.Thread(target=self._go_round, name=name, daemon=True)
 
     def start(self) -> None:
@@ -149,8 +150,12 @@ class Loop:
         try:
             self._turn()
         except Unreachable as error:
-            LOG.debug("%s: %s", self.name, error)
+            if not self._alone:
+                LOG.info("%s: %s", self.name, error)
+            self._alone = True
             self._ended.wait(min(self._interval, LONGEST))
+        else:
+            self._alone = False
 
 
 def loops(guest: Guest, reporter: Reporter, interval: float) -> tuple[Heartbeat, tuple[Loop, ...]]:

@@ -1,0 +1,119 @@
+"""Operations beside real servers: limits the kernel shows, a clean end in the middle, settings that do not hold."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from guestagent import declarations
+from tests.agents import LiveAgent, Site, site, until
+from tests.cases import sample_of
+
+RATE = 200_000
+
+
+@pytest.fixture(scope="module")
+def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
+    with site() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def agent(place: Site, datastore_case: tuple[str, str, dict[str, str]]) -> LiveAgent:
+    name, version, options = datastore_case
+    made = place.agent("g1", name, version, **options).start()
+    has = declarations.load(name).parts()
+    made.prepare(**({"databases": [{"name": "shop"}]} if has["databases"] else {}))
+    sample_of(made).fill(4_000_000)
+    return made
+
+
+def streaming(agent: LiveAgent, *words: str) -> str:
+    begun: Any = agent.ostler("backup", "create", "--parent", "none", "--bandwidth", str(RATE), *words, "--no-wait")
+    until(lambda: shown(agent, begun["id"])["progress"]["done"] > 0, 30, "bytes are streaming")
+    return str(begun["id"])
+
+
+def tools(agent: LiveAgent) -> list[psutil.Process]:
+    """Return the agent's programs: its children but for the server and the server's own."""
+    assert agent.process is not None
+    server = psutil.Process(int(str(agent.status()["server_pid"])))
+    own = {server.pid, *(each.pid for each in server.children(recursive=True))}
+    return [each for each in psutil.Process(agent.process.pid).children(recursive=True) if each.pid not in own]
+
+
+def shown(agent: LiveAgent, operation: str) -> Any:
+    return agent.ostler("operation", "show", operation)
+
+
+def test_bandwidth_and_niceness_are_kept(agent: LiveAgent) -> None:
+    operation = streaming(agent, "--nice", "7", "--workers", "1")
+    assert agent.process is not None
+    us = psutil.Process(agent.process.pid)
+    assert {each.nice() for each in tools(agent)} <= {7}
+    threads = [psutil.Process(each.id).nice() for each in us.threads()]
+    assert 7 in threads
+    first, begun = shown(agent, operation)["progress"]["done"], time.monotonic()
+    time.sleep(4)
+    last, took = shown(agent, operation)["progress"]["done"], time.monotonic() - begun
+    # What is shown may be a second old; an extent may be a megabyte.
+    assert last - first <= RATE * (took + 1) + (1 << 20)
+    agent.ostler("operation", "cancel", operation)
+    assert agent.run("operation", "wait", operation).status == 9
+    assert tools(agent) == []
+
+
+def test_the_end_of_the_agent_ends_a_backup_and_says_so(agent: LiveAgent) -> None:
+    server = agent.status()["server_pid"]
+    operation = streaming(agent)
+    begun = time.monotonic()
+    assert agent.terminate() == 0
+    assert time.monotonic() - begun < 5.0
+    assert {each.pid for each in agent.servers()} == {server}
+    told: Any = agent.run("operation", "show", operation, "--state-dir", str(agent.state)).json
+    assert (told["state"], told["step"]) == ("interrupted", "stream")
+    agent.start()
+    assert agent.status()["server_pid"] == server
+    [failed] = [each for each in agent.ostler("backup", "list") if each["state"] == "FAILED"]  # type: ignore
+    assert failed["guest_id"] == "g1"
+    made: Any = agent.ostler("backup", "create")
+    assert made["state"] == "COMPLETED"
+
+
+def test_the_server_is_stopped_started_and_restarted(agent: LiveAgent) -> None:
+    before = agent.status()["server_pid"]
+    agent.ostler("service", "stop")
+    assert (agent.status()["status"], agent.status()["server_pid"]) == ("SHUTDOWN", None)
+    assert agent.servers() == []
+    agent.ostler("service", "start")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    first = agent.status()["server_pid"]
+    agent.ostler("service", "restart")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    assert len({before, first, agent.status()["server_pid"]}) == 3
+
+
+def test_a_server_that_dies_has_crashed_and_is_started_again_when_asked(agent: LiveAgent) -> None:
+    psutil.Process(int(str(agent.status()["server_pid"]))).kill()
+    agent.ostler("status", "--wait", "CRASHED", "--timeout", "10")
+    agent.ostler("service", "start")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+
+
+def test_settings_with_which_the_server_does_not_come_up_are_rolled_back(agent: LiveAgent) -> None:
+    """A generation spoiled behind the agent's back stands for whatever no rule foresaw."""
+    found: Any = agent.ostler("settings", "list", "--all")
+    mine = [each for each in found if each["source"] == "image" and not each["dynamic"] and each["value"]]
+    name, value = mine[0]["name"], mine[0]["value"]
+    agent.ostler("settings", "set", f"{name}={value}")
+    generation = (agent.root / "config").resolve()
+    for path in generation.iterdir():
+        if path.name != "layers.json":
+            path.write_bytes(path.read_bytes() + b"\n[mysqld]\nthis-is-no-setting-anywhere = 1\n")
+    answer = agent.run("service", "restart")
+    assert answer.status == 1, answer
+    assert "rolled back" in str(answer.error["message"])
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    assert (agent.root / "config").resolve() != generation
