@@ -8,8 +8,8 @@ from datastores.contract import JSON, Buffer, Incomplete, Mismatch
 
 CHECKPOINTS, BINLOG, INFO = "xtrabackup_checkpoints", "xtrabackup_binlog_info", "xtrabackup_info"
 KEPT = 64 * 1024
-_GTID = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,20})")
-_BINLOG = re.compile(r"([^\t\n]+)\t(\d+)\t([0-9,-]*)\n?")
+_GTID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})-([0-9]{1,20})")
+_BINLOG = re.compile(r"([^\t\n]+)\t([0-9]+)\t([0-9,-]*)\n?")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from datastores.contract import BadInput, Command, Mismatch, Rule, Settings
@@ -35,7 +35,8 @@ FIXED = {
 """What the design fixes; ``datadir`` and its kin need no mention, for what is no rule is refused anyway."""
 
 _TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "off", "false", "no"})
-_SIZE = re.compile(r"(\d{1,20})([kmgtpe]?)")
+_SIZE = re.compile(r"([0-9]{1,20})([kmgtpe]?)")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?(e[+-]?[0-9]{1,2})?")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,+-]+")
 
 
@@ -184,12 +185,9 @@ def _number(row: Row, value: str) -> str:
 
 
 def _float(row: Row, value: str) -> str:
-    try:
-        number = Decimal(value) if len(value) <= 30 else Decimal("NaN")
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite():
-        raise _refused(row, value, "a number")
+    if not _DECIMAL.fullmatch(value):
+        raise _refused(row, value, "a plain number")
+    number = Decimal(value)
     _bounded(row, value, number)
     # The server keeps six places of a fraction.
     return f"{number:.6f}".rstrip("0").rstrip(".")
