@@ -22,7 +22,7 @@ OPENING = f"SET SESSION sql_mode='{MODE}', lock_wait_timeout=30, net_write_timeo
 Row = tuple[object, ...]
 
 UNREACHED = frozenset({1040, 1045, 1053, 1129, 1130, 1203, 1698, 2002, 2003, 2006, 2013})
-REFUSED = frozenset({1006, 1059, 1102, 1115, 1253, 1273, 1470})
+REFUSED = frozenset({1006, 1059, 1102, 1115, 1210, 1231, 1232, 1253, 1273, 1470})
 SYNTAX = 1064
 NO_STAT, TOO_LONG = 13, "Errcode: 36"
 # A name that is short enough for the server may be too long for the file system, in the server's spelling of it.

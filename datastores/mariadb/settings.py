@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from datastores.contract import BadInput, Command, Mismatch, Rule, Settings
-from datastores.mariadb.client import rows, session
+from datastores.mariadb.client import rows, session, told
 from datastores.mariadb.dialect import identifier
 
 CONFIG = "my.cnf"
@@ -120,7 +120,8 @@ class MariaDBSettings(Settings):
             raise BadInput(f"setting {static} needs a restart", field=static)
         with session(self.node) as cursor:
             for name in sorted(checked):
-                cursor.execute(f"SET GLOBAL {identifier(name)} = %s", (_typed(name, checked[name]),))
+                with told(name):
+                    cursor.execute(f"SET GLOBAL {identifier(name)} = %s", (_typed(name, checked[name]),))
         now = self.effective()
         for name, value in checked.items():
             if now.get(name) != value:

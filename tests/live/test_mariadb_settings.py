@@ -156,3 +156,9 @@ def test_the_design_s_own_settings_hold(server: Manager) -> None:
     with session(server.node) as cursor:
         cursor.execute("SELECT @@gtid_domain_id, @@server_id, @@log_bin, @@local_infile, @@innodb_page_size")
         assert cursor.fetchall() == ((1, server.node.server_number, 1, 0, 16384),)
+
+
+def test_what_the_running_server_refuses_is_bad_input(server: Manager) -> None:
+    with pytest.raises(BadInput, match="innodb_log_buffer_size") as caught:
+        server.settings.part.apply({"innodb_log_file_size": "8M"})
+    assert caught.value.field == "innodb_log_file_size"
