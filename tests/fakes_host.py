@@ -1,6 +1,6 @@
 """A keeper of extents in memory: what the archive promises a backup, with the promises checked on the way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,8 +58,14 @@ class Keeper:
         self._kept: dict[str, bytes] = {}
         self._cuts: dict[str, Blocks | Whole] = {}
 
-    def take(self, backup: Backup, on_hole: str = "fail", limits: Limits | None = None) -> Taken:
-        """Run the loop that joins the two libraries."""
+    def take(
+        self,
+        backup: Backup,
+        on_hole: str = "fail",
+        limits: Limits | None = None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Taken:
+        """Run the loop that joins the two libraries; ``meanwhile`` happens once, after the first extent."""
         since = self._parent.since(on_hole) if self._parent is not None else None
         with backup.snapshot(since, limits or Limits()) as snapshot:
             for each in snapshot.extents():
@@ -67,6 +73,9 @@ class Keeper:
                     self._keep(each.path)
                 else:
                     self._add(*each, snapshot.blocks)
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
             files = tuple(snapshot.files())
             checkpoint, kind = snapshot.checkpoint(), snapshot.kind
         return self._close(files, checkpoint, kind)

@@ -1,6 +1,8 @@
 """Every installed datastore's backup: whole, comparable, restorable, and gone without a trace.  Written once."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -87,6 +89,34 @@ def test_increments_send_less_and_restore_the_same(served: Manager, inn: Guests)
     assert sample(back).digest() == digest
     again = Keeper().take(back.backup)
     assert again.kind == "full"
+    back.service.stop()
+
+
+def test_a_backup_taken_while_others_write_is_of_one_moment(served: Manager, inn: Guests) -> None:
+    over, changed = threading.Event(), []
+
+    def write() -> None:
+        while not over.is_set():
+            changed.append(sample(served).change(0.002, seed=100 + len(changed)))
+            over.wait(0.02)
+
+    def more(wanted: int) -> None:
+        # A server that holds its writers still does not get there, and that is well.
+        for _ in range(100):
+            if len(changed) >= wanted:
+                return
+            over.wait(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            taken = Keeper().take(served.backup, meanwhile=lambda: more(len(changed) + 2))
+        finally:
+            over.set()
+        writing.result()
+    back = brought_back(inn, taken, served)
+    assert sample(back).digest().keys() == sample(served).digest().keys()
+    back.admin.probe()
     back.service.stop()
 
 
