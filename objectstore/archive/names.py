@@ -47,9 +47,6 @@ class Names:
     def lease(self, attempt: str) -> str:
         return f"{self.catalogue}/lease.{attempt}"
 
-    def placement(self, generation: str) -> str:
-        return f"{self.catalogue}/placement.{generation}"
-
     def tomb(self, backup: str) -> str:
         return f"{self.catalogue}/tomb.{backup}"
 
@@ -72,6 +69,6 @@ def key_of(key: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def placement_of(key: str) -> str | None:
-    """Return the generation of a placement record's object name, or None."""
-    return key.removeprefix("placement.") if key.startswith("placement.") else None
+def placement(names: Names, generation: str) -> str:
+    """Return the name of the record that says where a generation lives; the federation's, not ours."""
+    return f"{names.catalogue}/placement.{generation}"

@@ -7,6 +7,7 @@ from objectstore.archive.contents import Contents
 from objectstore.archive.copies import keepers, worst
 from objectstore.archive.manifest import Manifest
 from objectstore.archive.model import Copies
+from objectstore.archive.names import placement
 from objectstore.archive.needs import Audit, Check, Need, needs
 from objectstore.archive.vault import Vault
 from objectstore.store import Corrupt, Missing, Store, StoreError, split
@@ -110,7 +111,7 @@ def _copy(store: Store, name: str, check: Check, source: str, targets: list[str]
 
 def _copy_placement(vault: Vault, manifest: Manifest) -> None:
     """Give every cluster that answers the record of where the generation lives, as the others have it."""
-    name = vault.names.placement(manifest.header.generation)
+    name = placement(vault.names, manifest.header.generation)
     found: dict[str, bytes | None] = {}
     for cluster, member in keepers(vault.store, name).items():
         try:
