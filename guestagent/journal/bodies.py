@@ -46,10 +46,11 @@ class Bodies:
             self._database.forget()
 
     def remove(self, row: "Row") -> None:
-        """Remove an operation that has ended from the journal."""
+        """Remove an operation that has ended from the journal, and what nobody heard about it."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM operation WHERE id = ? AND ended = 1", (row.id,))
+            connection.execute("DELETE FROM outbox WHERE subject = ?", (f"operation {row.id}",))
 
         self._database.change(work)
 

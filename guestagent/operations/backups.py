@@ -38,6 +38,8 @@ def create(
     be_nice(allowed.nice)
     with _swept(run, header):
         manifest = _sealed_before(run, header) or _take(run, header, allowed, on_hole)
+        # What is in the store cannot be cancelled any more.
+        run.commit("manifest")
         run.step("manifest", lambda: manifest.digest)
         state = run.step("check", lambda: _check(archive_of(run.guest), manifest))
         return run.step("finish", lambda: _finish(run, manifest, state))
@@ -165,6 +167,7 @@ def _seal(run: Run, header: Header, draft: Draft, end: Mapping[str, JSON]) -> Ma
             sealed.append(found)
         return sealed[0].digest
 
+    run.commit("manifest")
     run.step("manifest", seal)
     return sealed[0]
 

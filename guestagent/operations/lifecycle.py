@@ -37,7 +37,7 @@ def prepare(
     """Make the database: settings, data (new, or from a backup), accounts; the same request again changes nothing."""
     guest = run.guest
     wanted = run.step("accept", lambda: _accept(guest, databases, users, settings))
-    if run.step("guard", lambda: _guard(run)):
+    if run.step("guard", lambda: _guard(run, restore)):
         return _told(guest)
     with _undone(run):
         run.step("settings", lambda: _settings(guest, wanted))
@@ -62,7 +62,7 @@ def _accept(
     return {name: value for name, value in checked.items() if value is not None}
 
 
-def _guard(run: Run) -> bool:
+def _guard(run: Run, restore: RestoreRequest | None) -> bool:
     """Return whether the guest was prepared by this very request; ``Refused`` where it must be left alone."""
     guest, data = run.guest, run.guest.manager.node.places.data
     prepared = guest.journal.facts.get("prepared")
@@ -73,6 +73,8 @@ def _guard(run: Run) -> bool:
     there = marked(data)
     if not empty(data) and (there is None or there.guest_id != guest.guest_id):
         raise Refused(f"{data} holds data that this agent did not make", hint="move it away, or choose another root")
+    if restore is not None:
+        must_fit(guest, find(guest, restore.backup, restore.digest))
     guest.journal.facts.set("failed", False)
     return False
 

@@ -97,8 +97,8 @@ class Work:
         self._halt.freeze()
 
     def _work(self, resumed: bool) -> None:
-        guest = self._guest.current()
-        result, error = attempt(f"{self._verb.key} {self._row.id}", lambda: self._perform(guest, resumed))
+        guest = self._guest
+        result, error = attempt(f"{self._verb.key} {self._row.id}", lambda: self._perform(guest.current(), resumed))
         if error is not None and self._halt.reason is not None and not isinstance(error, Interrupted):
             error = self._halt.reason
         # Nothing is over before it is written down, be the disk full or not.

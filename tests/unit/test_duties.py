@@ -138,7 +138,9 @@ def test_old_outcomes_are_destroyed_and_older_operations_forgotten(guest: Guest)
     at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - 2 * 86400))
     journal.ledger.end(replace(day, ended_at=at), {"n": 1})
     live = journal.ledger.add(row("live"), {"n": 2})
+    assert journal.outbox.waiting() == 4
     Tidying(guest).tidy()
+    assert journal.outbox.waiting() == 3
     assert {each.id: journal.bodies.outcome(each.id) for each in journal.ledger.all() if not each.live} == {
         "fresh": {"n": 1},
         "day": None,

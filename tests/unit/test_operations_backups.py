@@ -293,6 +293,15 @@ def test_another_datastore_version_or_role_is_a_mismatch(
     assert what in ended["error"]["message"]
 
 
+def test_a_prepare_from_what_is_no_backup_changes_nothing(one: Site, other: Site) -> None:
+    ended = other.do("agent.prepare", restore={"backup": str(uuid.uuid4())})
+    assert (ended["state"], ended["step"], ended["error"]["type"]) == ("failed", "guard", "Missing")
+    assert other.status() == "NEW"
+    assert not other.places.config.exists()
+    ended = other.do("agent.prepare", restore={"backup": "../x"})
+    assert (ended["error"]["type"], ended["error"]["field"]) == ("Refused", "backup")
+
+
 def test_a_corrupt_backup_leaves_the_old_data_served(one: Site, tmp_path: Path) -> None:
     one.put("table", os.urandom(400_000))
     made = one.backup()
