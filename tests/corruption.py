@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from objectstore.archive import Archive
 from objectstore.archive.needs import needs
-from objectstore.store import Corrupt, Missing
+from objectstore.store import Corrupt, Missing, Store
 from tests.fakes_archive import MemoryStore
 
 Objects = dict[str, bytes]
@@ -107,6 +107,21 @@ def roll_back(chance: random.Random, objects: Objects) -> str | None:
     one, other = chance.choice(names), chance.choice(names)
     objects[one] = objects[other]
     return one if one != other else None
+
+
+def gathered(store: Store) -> Objects:
+    """Return the objects of an archive that a reader uses: for an onslaught on one that was made elsewhere."""
+    rows = [row for container in store.containers() for row in store.list(container)]
+    return {row.name: store.get(row.name) for row in rows if kind(row.name) in ("manifest", "index", "key", "pack")}
+
+
+def truth_of(kept: Archive, backup: str) -> Truth:
+    """Return what a backup holds, read while it is whole."""
+    found = kept.find(backup)
+    files: dict[str, bytearray] = {}
+    for path, _, data in kept.contents(found).extents():
+        files.setdefault(path, bytearray()).extend(data)
+    return Truth(backup, found.digest, {path: bytes(data) for path, data in files.items()})
 
 
 def kind(name: str) -> str:

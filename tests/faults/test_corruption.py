@@ -11,7 +11,7 @@ from objectstore.archive.seal import TAG, Sealer
 from objectstore.archive.vault import Vault
 from objectstore.keys import LocalKeys
 from objectstore.store import Buffer
-from tests.corruption import DAMAGES, Objects, Outcome, Truth, flip, judge, onslaught
+from tests.corruption import DAMAGES, Objects, Outcome, Truth, flip, gathered, judge, onslaught, truth_of
 from tests.fakes_archive import KEK, MemoryStore, archive, take
 
 ROUNDS = 2000 * int(os.environ.get("OSTLER_COUNT", "1"))
@@ -49,6 +49,14 @@ def test_no_corruption_is_missed() -> None:
     assert sum(outcome.kinds.values()) >= ROUNDS * 2 // 3
     assert outcome.refused >= ROUNDS // 4
     assert set(outcome.kinds) == {damage.__name__ for damage in DAMAGES}
+
+
+def test_what_is_gathered_from_a_store_is_what_a_reader_needs() -> None:
+    objects, truths = sample()
+    store = MemoryStore()
+    store.objects = objects | {"ostler-backups/placement.x": b"{}"}
+    assert gathered(store) == objects
+    assert truth_of(archive(store), truths[1].backup) == truths[1]
 
 
 @pytest.mark.parametrize("place", range(4))
