@@ -7,7 +7,7 @@ Three kinds of account, decided here once:
 * a tenant's user may use all keys and channels, and every command but those that reach the
   machine, the server's configuration, its accounts or other servers (``CLOSED``);
 * root is the server's ``default`` user with a password: a tenant's user that may also look at the
-  configuration and at what clients do, and start a background save.
+  configuration and at what clients do.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from datastores.redis.wire import ACCOUNT
 FILE = "users.acl"
 ROOT = "default"
 
-# CLIENT PAUSE would lock the agent out, MIGRATE and REPLICAOF reach other machines, MONITOR and SLOWLOG RESET
-# look at or touch what is not the user's own, SAVE stops the server for as long as it takes.
+# CLIENT PAUSE would lock the agent out, MIGRATE and REPLICAOF reach other machines, MONITOR looks at what is
+# not the user's own, SAVE stops the server for as long as it takes, BGSAVE fills its disk with a file nobody reads.
 CLOSED = (
     *("acl", "bgrewriteaof", "bgsave", "client", "cluster", "config", "debug", "failover", "migrate", "module"),
     *("monitor", "pfdebug", "pfselftest", "psync", "replconf", "replicaof", "restore-asking", "save", "shutdown"),
@@ -33,7 +33,7 @@ _TENANT = (
     *(f"+client|{each}" for each in _OWN_CLIENT),
     "+acl|whoami",
 )
-_ROOT_ONLY = ("+client|kill", "+client|unblock", "+config|get", "+monitor", "+bgsave")
+_ROOT_ONLY = ("+client|kill", "+client|unblock", "+config|get", "+monitor")
 
 
 def digest(password: Secret) -> str:
@@ -65,11 +65,6 @@ def root_rules(hashed: str | None) -> list[str]:
 def line(name: str, rules: Iterable[str]) -> str:
     """Return one line of the ACL file."""
     return " ".join(["user", name, *(each for each in rules if each != "reset")])
-
-
-def name_of(text: str) -> str:
-    """Return the name in a line of the ACL file."""
-    return text.split(" ", 2)[1]
 
 
 def initial(hashed: str, root: str | None) -> bytes:

@@ -62,7 +62,7 @@ class RedisAdmin(Admin):
             admission.done(self.node, connection)
 
     def quiesce(self) -> None:
-        """Prepare a clean end: have the log written; the rest is the server's own on its signal."""
+        """See that the server answers; it writes its log by itself when it is told to end."""
         with agent(self.node) as connection:
             connection.call("PING")
 

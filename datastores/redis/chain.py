@@ -9,6 +9,9 @@
     slice.N      bytes of the replication stream, from where the file before it stands
     users.acl    the tenants' users as lines of the server's ACL file
 
+By hand: ``base.rdb`` alone is a dump as the server writes it, and the slices, one after the other in their
+order, are an append-only file to play after it (only where there is no ``changed.N``).
+
 ``identity`` of a dump or a slice is ``replication id:offset`` of where it begins (a dump: where it stands).
 """
 

@@ -158,6 +158,7 @@ CLOSED = (
     ("MIGRATE", "127.0.0.1", 1, "k", 0, 10),
     ("FAILOVER",),
     ("SAVE",),
+    ("BGSAVE",),
     ("BGREWRITEAOF",),
     ("CLUSTER", "RESET"),
     ("CLIENT", "PAUSE", 100000),

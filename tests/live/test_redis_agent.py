@@ -1,0 +1,50 @@
+"""Redis by the agent and the real archive: increments, a hole that is named, and what a full after it stores."""
+
+from tests.agents import LiveAgent, site
+from tests.cases import sample_of
+
+
+def backup(agent: LiveAgent, *words: str) -> dict[str, object]:
+    made = agent.ostler("backup", "create", *words)
+    assert isinstance(made, dict)
+    assert made["state"] == "COMPLETED"
+    return made
+
+
+def size(made: dict[str, object]) -> int:
+    return int(str(made["stored_bytes"]))
+
+
+def test_a_restart_is_a_hole_that_is_named_and_costs_little() -> None:
+    with site(mirror=1) as place:
+        agent = place.agent("g1", "redis", "7.0").start()
+        agent.prepare(users=[{"name": "ann", "password": "pw"}])
+        sample = sample_of(agent)
+        sample.fill(12_000_000)
+        full = backup(agent)
+        sample.change(0.03, 1)
+        increment = backup(agent)
+        assert (increment["kind"], increment["parent"]) == ("incremental", full["id"])
+        assert size(increment) <= 0.02 * size(full)
+        agent.ostler("service", "restart")
+        refused = agent.run("backup", "create")
+        assert (refused.status, refused.error["type"]) == (7, "Hole")
+        position = full["position"]
+        assert isinstance(position, dict)
+        assert str(position["replication_id"]) in str(refused.error["message"])
+        hole = backup(agent, "--on-hole", "full")
+        assert hole["kind"] == "full"
+        assert hole["parent"] is not None
+        assert size(hole) <= 0.07 * size(full)
+        sample.change(0.01, 2)
+        last = backup(agent)
+        assert last["kind"] == "incremental"
+        wanted = sample.digest()
+        for each in (full, increment, hole):
+            agent.ostler("backup", "delete", str(each["id"]))
+        other = place.agent("g2", "redis", "7.0").start()
+        other.prepare(restore={"backup": last["id"], "digest": last["digest"]})
+        assert sample_of(other).digest() == wanted
+        agent.ostler("backup", "restore", str(last["id"]))
+        assert sample.digest() == wanted
+        assert backup(agent)["kind"] == "full", "restored data is a lineage of its own"
