@@ -16,9 +16,13 @@ PAUSE = 0.1
 
 @dataclass
 class Cost:
-    """CPU seconds (user and system, children that ended included), wall seconds, peak PSS and stored bytes."""
+    """CPU seconds (user and system, children that ended included), wall seconds, peak PSS and stored bytes.
+
+    ``tools`` is the part of ``cpu`` that the database's own programs took, where it is known.
+    """
 
     cpu: float = 0.0
+    tools: float = 0.0
     wall: float = 0.0
     pss_bytes: int = 0
     stored_bytes: int = 0
@@ -63,10 +67,10 @@ def pss(pid: int) -> int:
     return 0
 
 
-def spent(pid: int) -> float:
-    """Return the CPU seconds of a running process and of its children that have ended."""
+def spent(pid: int) -> tuple[float, float]:
+    """Return the CPU seconds of a running process, and of its children that have ended."""
     used = psutil.Process(pid).cpu_times()
-    return float(used.user + used.system + used.children_user + used.children_system)
+    return used.user + used.system, used.children_user + used.children_system
 
 
 def waited(pid: int) -> tuple[int, float]:

@@ -58,7 +58,12 @@ class Pipeline:
             prepared = self.run([[self.tool("backup"), "--prepare", "--use-memory=32M", f"--target-dir={into}"]], None)
         finally:
             shutil.rmtree(into)
-        return Cost(cost.cpu + prepared.cpu, cost.wall + prepared.wall, max(cost.pss_bytes, prepared.pss_bytes))
+        tools, wall = cost.tools + prepared.cpu, cost.wall + prepared.wall
+        return Cost(cost.cpu + prepared.cpu, tools, wall, max(cost.pss_bytes, prepared.pss_bytes))
+
+    def tools(self) -> set[str]:
+        """Return the paths of all of the database's tools."""
+        return {str(each) for each in self.node.installation.tools.values()}
 
     def tool(self, role: str) -> str:
         """Return the path of a tool of the database's."""
@@ -87,6 +92,7 @@ class Pipeline:
             ended = [waited(pid) for pid in self.running]
         self.running.clear()
         cost.cpu = sum(cpu for _, cpu in ended)
+        cost.tools = sum(cpu for argv, (_, cpu) in zip(chain, ended, strict=True) if argv[0] in self.tools())
         if any(status for status, _ in ended):
             raise Failed(f"{self.name}: {[status for status, _ in ended]}\n{log.read_text(errors='replace')[-1500:]}")
         return cost

@@ -90,7 +90,7 @@ def run(show: Show, costs: Costs, kind: str, name: str, work: Callable[[], Cost]
     """Measure one thing as one step."""
     with show.step(f"{kind} {name}", f"{kind}: {name}") as figures:
         cost = costs[kind][name] = work()
-        figures.update(cpu_seconds=cost.cpu, pss_bytes=cost.pss_bytes)
+        figures.update(cpu_seconds=cost.cpu, of_it_tools=cost.tools, pss_bytes=cost.pss_bytes)
         if cost.stored_bytes:
             figures["stored_bytes"] = cost.stored_bytes
 
@@ -122,7 +122,8 @@ def operation(guest: Guest, *words: str, request: object = None) -> tuple[Cost, 
     with metered(lambda: [agent], lambda: besides or serving(guest), cost):
         begun = guest.ostler(*words, "--no-wait", request=request)
         ended = guest.ostler("operation", "wait", str(begun["id"]))
-    cost.cpu = spent(agent) - before
+    own, tools = (after - then for after, then in zip(spent(agent), before, strict=True))
+    cost.cpu, cost.tools = own + tools, tools
     return cost, ended["result"] if isinstance(ended["result"], dict) else {}
 
 
