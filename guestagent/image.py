@@ -1,6 +1,6 @@
 """Facts: what a datastore of a version is called on this image, read from TOML and proved.
 
-An image file has one table for each datastore and version, ``[mariadb."10.11"]``, with the same keys in
+An image file has one table for each datastore and version, ``[name."1.2"]``, with the same keys in
 each.  A name (``debian-12``) is a file in ``guestagent/images``; a path is taken as it is.  A
 datastore that comes as a package of its own brings its table along: ``images/<name>.toml`` in the
 package its entry point names is read beside ours, without importing it.

@@ -86,11 +86,7 @@ def node_for(
         libraries=installation.libraries,
         path=[installation.basedir / each for each in ("sbin", "bin")] if installation.libraries else [],
     )
-    if os.geteuid() == 0:
-        for folder in (places.data, places.run, places.log):
-            admit(folder, host.uid, host.gid)
-    for folder in (places.run, places.log, places.temp, places.data):
-        host.folder(folder)
+    _make_folders(places, host)
     listening = _port(datastore, port, bind, state_dir)
     return Node(
         guest_id=guest_id,
@@ -101,6 +97,15 @@ def node_for(
         secrets=FileSecrets(state_dir / "secrets"),
         server_number=server_number(guest_id),
     )
+
+
+def _make_folders(places: Places, host: LocalHost) -> None:
+    """Make the server's folders, and let its account pass those above them."""
+    if os.geteuid() == 0:
+        for folder in (places.data, places.run, places.log):
+            admit(folder, host.uid, host.gid)
+    for folder in (places.run, places.log, places.temp, places.data):
+        host.folder(folder)
 
 
 def manager_for(datastore: Datastore, node: Node, state_dir: Path, supervisor: str = "auto") -> Manager:
