@@ -76,6 +76,13 @@ def test_only_changed_blocks_are_stored_and_every_backup_stands_alone() -> None:
         kept.find(one.header.backup)
 
 
+class Blunt(Hashed):
+    """Its fingerprints do not tell a short block from its longer like: lengths must."""
+
+    def _prints(self, buffer: memoryview) -> bytes:
+        return b"".join(bytes(buffer[at : at + 16]).ljust(16, b"\0") for at in range(0, len(buffer), self.size))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "new"),
     [
@@ -91,18 +98,24 @@ def test_only_changed_blocks_are_stored_and_every_backup_stands_alone() -> None:
     ],
 )
 def test_last_blocks_of_other_lengths(before: int, after: int, new: int) -> None:
-    class Blunt(Hashed):
-        """Its fingerprints do not tell a short block from its longer like: lengths must."""
-
-        def _prints(self, buffer: memoryview) -> bytes:
-            return b"".join(bytes(buffer[at : at + 16]).ljust(16, b"\0") for at in range(0, len(buffer), self.size))
-
     data = noise(9, 2 * GROUP)
     kept = archive()
     one = take(kept, {"a": data[:before]}, cut=lambda path: Blunt())
     two = take(kept, {"a": data[:after]}, one, cut=lambda path: Blunt())
     assert two.new_bytes == new
     assert read(kept, two) == {"a": data[:after]}
+
+
+def test_a_block_that_came_in_two_parts_counts_as_changed_next_time() -> None:
+    kept = archive()
+    files = {"a": noise(1, 10_000)} | {f"f{number}": b"1" for number in range(9)}
+    others = [(f"f{number}", 0, b"1") for number in range(9)]
+    extents = [("a", 0, files["a"][:5000]), *others, ("a", 5000, files["a"][5000:])]
+    one = take(kept, files, extents=extents, cut=lambda path: Blunt())
+    assert read(kept, one) == files
+    two = take(kept, files, one, cut=lambda path: Blunt())
+    assert two.new_bytes == 4096
+    assert read(kept, two) == files
 
 
 @pytest.mark.parametrize("other", [Hashed(lineage="restored"), Hashed(size=8192), Hashed(width=32), None])
