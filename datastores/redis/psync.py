@@ -5,7 +5,6 @@ the time, because the server cuts a replica that is silent for ``repl-timeout``.
 replication protocol (PSYNC2, end-of-file marker), traced on 6.2 and 7.0.
 """
 
-import select
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ _CHUNK = 512 * 1024
 _LEAST = 64 * 1024
 _SILENCE = 300.0
 _STALLED = 60.0
+_TICK = 1.0
 _ACK = encode(["REPLCONF", "ACK", "0"])
 
 
@@ -48,9 +48,14 @@ class Feed:
         """End the connection; the server forgets it."""
         self._connection.close()
 
+    def ask(self) -> Iterator[None]:
+        """Ask for everything; yield every second as long as the server has other work."""
+        self._connection.send(encode(["PSYNC", "?", -1]))
+        yield from self._answer()
+
     def full(self) -> Resync:
-        """Ask for everything; return where it will stand."""
-        words = self._ask("?", -1).split()
+        """Return where everything will stand; after ``ask``."""
+        words = self._line().split()
         if len(words) != 3 or words[0] != b"+FULLRESYNC":
             raise ToolFailed(f"the server answered PSYNC with {words[:1]!r}")
         return Resync(words[1].decode("ascii"), int(words[2]))
@@ -70,12 +75,17 @@ class Feed:
     def rdb(self) -> Iterator[memoryview]:
         """Yield the bytes of the RDB; ``Incomplete`` where the connection ends before the marker.
 
+        As long as none come, an empty piece is yielded every second, so that the caller can think again.
         The last ``MARK`` bytes are always held back, for the marker may come in pieces.
         """
-        marker = self._marker()
         window = memoryview(bytearray(_CHUNK + MARK))
-        held = 0
+        for _ in self._answer():
+            yield window[:0]
+        marker, held = self._marker(), 0
         while True:
+            if self._connection.waits(_TICK):
+                yield window[:0]
+                continue
             held += self._some(window[held:])
             if held >= MARK and window[held - MARK : held] == marker:
                 yield window[: held - MARK]
@@ -92,7 +102,7 @@ class Feed:
         heard, pause = time.monotonic(), 0.02
         self._connection.send(_ACK)
         while count:
-            if not self._connection.pending and not select.select([self._connection.channel], [], [], pause)[0]:
+            if self._connection.waits(pause):
                 # The first ones may come too early: the server listens once it has buried its child.
                 self._connection.send(_ACK)
                 pause = min(1.0, pause * 2)
@@ -108,6 +118,17 @@ class Feed:
     def _ask(self, replication_id: str, offset: int) -> bytes:
         self._connection.send(encode(["PSYNC", replication_id, offset]))
         return self._line()
+
+    def _answer(self) -> Iterator[None]:
+        """Yield every second until a line comes that is not empty; the server sends empty ones meanwhile."""
+        try:
+            while not self._connection.pending:
+                if self._connection.waits(_TICK):
+                    yield
+                else:
+                    self._connection.skip_empty_lines()
+        except NotReady as error:
+            raise Incomplete(f"the server did not begin its dump: {error}") from error
 
     def _line(self) -> bytes:
         """Read the next line that is not empty: empty ones say that the server is still there."""

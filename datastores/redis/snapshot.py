@@ -59,9 +59,8 @@ class Taken(Snapshot):
     def _placed(self, path: str, start: int, pieces: Iterable[bytes | memoryview]) -> Iterator[Extent]:
         at = start
         for each in pieces:
-            if len(each):
-                yield path, at, each
-                at += len(each)
+            yield path, at, each
+            at += len(each)
 
     def _log(self, path: str, since: Position, moment: Moment) -> Iterator[Extent]:
         if moment.position.replication_id != since.replication_id:
@@ -110,6 +109,8 @@ class Full(Taken):
 
     def extents(self) -> Iterator[Extent | Kept]:
         """Yield the dump, its private table (where it could be walked), the tail of the stream and the users."""
+        for _ in self._feed.ask():
+            yield chain.BASE, 0, b""
         began, table, size = self._feed.full(), Table(), 0
         walker: Walker | None = Walker(table.key, chain.BASE, Learn(table))
         for extent in self._placed(chain.BASE, 0, self._feed.rdb()):
@@ -166,8 +167,10 @@ class AfterHole(Full):
         parent, number = self._parent, self._parent.number()
         for each in chain.kept([*parent.private(), *parent.dumps]):
             yield Kept(each)
-        began, come = self._feed.full(), bytearray()
         path, size = chain.numbered(chain.CHANGED, number), 0
+        for _ in self._feed.ask():
+            yield path, 0, b""
+        began, come = self._feed.full(), bytearray()
         for extent in self._placed(path, 0, self._changed(path, come)):
             yield extent
             size += len(extent[2])

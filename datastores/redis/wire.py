@@ -6,6 +6,7 @@ lines carry commands and the replication stream, and the agent stays small in me
 
 import contextlib
 import re
+import select
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Union
@@ -93,6 +94,17 @@ class Connection:
     def pending(self) -> int:
         """Return how many bytes were read from the socket and not taken yet."""
         return len(self._kept) - self._at
+
+    def waits(self, seconds: float) -> bool:
+        """Wait so long for bytes; return whether none came."""
+        return not self.pending and not select.select([self.channel], [], [], seconds)[0]
+
+    def skip_empty_lines(self) -> None:
+        """Take what has come, and drop the line ends it begins with."""
+        if not self.pending:
+            self._more()
+        while self.pending and self._kept[self._at] == 10:
+            self._at += 1
 
     def readinto(self, window: memoryview) -> int:
         """Fill what has come already, else what comes next; 0 only at the end of the connection."""

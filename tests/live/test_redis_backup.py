@@ -253,11 +253,30 @@ def test_a_log_can_be_followed_past_the_replication_timeout(source: Manager) -> 
     call(source, "CONFIG", "SET", "repl-timeout", "2")
     call(source, "CONFIG", "SET", "repl-ping-replica-period", "1")
     with contextlib.closing(Feed(source.node)) as feed:
+        for _ in feed.ask():
+            pass
         feed.full()
         for _ in feed.rdb():
             pass
         ticks = [time.monotonic() for _ in zip(feed.log(10**6), range(4), strict=False)]
     assert ticks[-1] - ticks[0] > 2.5
+
+
+def test_waiting_for_the_server_can_be_given_up(source: Manager) -> None:
+    SampleData(source.node).fill(500_000)
+    call(source, "CONFIG", "SET", "rdb-key-save-delay", "20000")
+    call(source, "BGSAVE")
+    before, began = config(source), time.monotonic()
+    with source.backup.snapshot(None, Limits()) as snapshot:
+        extents = snapshot.extents()
+        for _ in range(2):
+            extent = next(extents)
+            assert not isinstance(extent, Kept)
+            assert (extent[1], len(extent[2])) == (0, 0)
+    assert time.monotonic() - began < 10
+    assert config(source) == before
+    assert _soon(lambda: clients(source) == 0)
+    call(source, "CONFIG", "SET", "rdb-key-save-delay", "0")
 
 
 def test_the_backlog_stays_and_a_short_one_is_a_hole(source: Manager) -> None:
