@@ -11,13 +11,13 @@ from pymysql.cursors import Cursor
 from datastores.contract import Admin, Command, Host, Node, NotReady, ToolFailed
 from datastores.mariadb import root
 from datastores.mariadb.client import HOST, agent_account, rows, session
-from datastores.mariadb.dialect import account, identifier
+from datastores.mariadb.dialect import account
 
 IDENTITY = "ostler-identity"
 """A file in the data folder that names these data; no backup tool copies it."""
 CONFIG = "my.cnf"
 SYSTEM = ("mariadb.sys", "localhost")
-TEST_DATABASE = "test"
+BY_PASSWORD = frozenset({"", "mysql_native_password", "mysql_old_password"})
 PROBE = "CREATE TABLE IF NOT EXISTS mysql.ostler_probe (id INT PRIMARY KEY, mark CHAR(32) NOT NULL) ENGINE=InnoDB"
 
 
@@ -131,12 +131,14 @@ def plain_version(text: str) -> str:
 
 
 def close_doors(cursor: Cursor) -> None:
-    """Remove anonymous and password-less accounts, foreign socket accounts and the test database."""
+    """Remove anonymous and password-less accounts, other agents' accounts and what everybody may do.
+
+    No database is dropped: one that is called ``test`` may be a tenant's, and nobody but its users gets in.
+    """
     ensure_agent(cursor)
     for user, host, raw in rows(cursor, "SELECT User, Host, Priv FROM mysql.global_priv"):
         if open_door(str(user), str(host), str(raw)):
             cursor.execute(f"DROP USER IF EXISTS {account(str(user), str(host))}")
-    cursor.execute(f"DROP DATABASE IF EXISTS {identifier(TEST_DATABASE)}")
     cursor.execute("DELETE FROM mysql.db WHERE User = ''")
     cursor.execute("DELETE FROM mysql.proxies_priv")
     cursor.execute("FLUSH PRIVILEGES")
@@ -165,6 +167,7 @@ def open_door(user: str, host: str, raw: str) -> bool:
     found = json.loads(raw)
     if found.get("is_role"):
         return False
-    plugins_of = {str(each.get("plugin", "")) for each in (found, *found.get("auth_or", ()))}
-    empty = not found.get("authentication_string") and not found.get("account_locked")
-    return user == "" or "unix_socket" in plugins_of or empty
+    ways = {str(each.get("plugin", "")) for each in (found, *found.get("auth_or", ()))}
+    empty = not found.get("authentication_string") and not found.get("account_locked") and bool(ways & BY_PASSWORD)
+    ours = user == agent_account() != root.NAME
+    return user == "" or ours or "unix_socket" in ways or empty

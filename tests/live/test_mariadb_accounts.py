@@ -88,11 +88,16 @@ def test_secure_closes_what_was_opened_and_nothing_else(server: Manager, users: 
             cursor.execute(f"CREATE USER {each}")
         cursor.execute("CREATE USER foreign_agent@localhost IDENTIFIED VIA unix_socket")
         cursor.execute("CREATE DATABASE test")
+        cursor.execute("GRANT ALL ON `test%`.* TO ''@'%'")
     for _ in range(2):
         server.admin.secure()
         left = {name for name, _ in accounts(server)}
         assert left - {"PUBLIC"} == {agent_account(), "mariadb.sys", "kept"}
-    login(server, "kept", "pw-kept").close()
+    with login(server, "kept", "pw-kept") as connection:
+        assert refused(connection, "USE test") == 1044
+    with session(server.node) as cursor:
+        # It may be a tenant's.
+        cursor.execute("DROP DATABASE test")
     users.delete("kept")
 
 
