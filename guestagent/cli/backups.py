@@ -16,7 +16,7 @@ from guestagent.cli.agents import Asking
 from guestagent.cli.progress import follower
 from guestagent.cli.show import Object, Rows
 from guestagent.errors import Refused, Unreachable
-from objectstore.archive import Archive, Manifest, extract
+from objectstore.archive import Archive, Listed, Manifest, extract
 from objectstore.keys import LocalKeys
 from objectstore.realm import Realm, open_store
 from objectstore.store import Missing
@@ -39,9 +39,9 @@ def _environment(name: str, what: str) -> str:
     return value
 
 
-def described(kept: Archive, manifest: Manifest) -> dict[str, JSON]:
+def described(kept: Archive, manifest: Manifest, listed: Listed | None = None) -> dict[str, JSON]:
     """Return the JSON of a sealed backup, its state as the clusters show it now."""
-    return manifest.to_json(kept.copies(manifest))
+    return manifest.to_json(kept.copies(manifest, listed))
 
 
 class Named(Object):
@@ -66,7 +66,8 @@ class List(Asking, Rows):
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         wanted = [_filter(each) for each in parsed.filters]
         kept = archive()
-        found = [described(kept, each) for each in kept.manifests()]
+        listed: Listed = {}
+        found = [described(kept, each, listed) for each in kept.manifests()]
         sealed = {str(each["id"]) for each in found}
         found += [each for each in self._building() if str(each.get("id")) not in sealed]
         found.sort(key=lambda each: (str(each["started_at"]), str(each["id"])))

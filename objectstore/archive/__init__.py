@@ -9,6 +9,18 @@ from objectstore.archive.draft import Draft
 from objectstore.archive.extract import extract
 from objectstore.archive.manifest import Manifest
 from objectstore.archive.model import Copies, Cut, Entry, Header
-from objectstore.archive.verify import Verified
+from objectstore.archive.verify import Listed, Verified
 
-__all__ = ["Archive", "Contents", "Copies", "Cut", "Draft", "Entry", "Header", "Manifest", "Verified", "extract"]
+__all__ = [
+    "Archive",
+    "Contents",
+    "Copies",
+    "Cut",
+    "Draft",
+    "Entry",
+    "Header",
+    "Listed",
+    "Manifest",
+    "Verified",
+    "extract",
+]

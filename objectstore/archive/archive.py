@@ -67,9 +67,9 @@ class Archive:
         """Return a backup's inventory and bytes."""
         return Contents(self.vault, manifest)
 
-    def copies(self, manifest: Manifest) -> Copies:
-        """Return in how many clusters all of a backup is, by their listings."""
-        return verifying.count(self.vault, manifest, self.wanted)
+    def copies(self, manifest: Manifest, listed: verifying.Listed | None = None) -> Copies:
+        """Return in how many clusters all of a backup is, by their listings, which are kept in ``listed``."""
+        return verifying.count(self.vault, manifest, self.wanted, listed)
 
     def verify(self, manifest: Manifest, progress: Progress | None = None) -> Verified:
         """Read every copy of every object of a backup; ``Corrupt`` where of one none is whole.

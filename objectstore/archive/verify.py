@@ -13,6 +13,8 @@ from objectstore.archive.vault import Vault
 from objectstore.store import Corrupt, Missing, Store, StoreError, split
 
 Progress = Callable[[int, int], None]
+Listed = dict[tuple[str, str], dict[str, int]]
+"""Sizes by name, by cluster and container: listings that were made already."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,12 @@ class Verified:
     ok: bool = True
 
 
-def count(vault: Vault, manifest: Manifest, wanted: int) -> Copies:
-    """Return in how many clusters every object is, by their listings; nothing is read."""
-    listed: dict[tuple[str, str], dict[str, int]] = {}
+def count(vault: Vault, manifest: Manifest, wanted: int, listed: Listed | None = None) -> Copies:
+    """Return in how many clusters every object is, by their listings; nothing is read.
+
+    Whoever counts many backups passes one ``listed`` for all, so that each container is listed once.
+    """
+    listed = {} if listed is None else listed
 
     def sizes(cluster: str, store: Store, container: str) -> dict[str, int]:
         if (cluster, container) not in listed:
