@@ -19,7 +19,7 @@ from datastores.contract import Blocks, Whole
 PAGE = 16 * 1024
 MARKS, HASH = 24, 16
 _TABLESPACE = re.compile(r"(.*/)?([^/]+\.(ibd|new)|ibdata\d+|undo\d+)")
-_ALWAYS_NEW = re.compile(r"ib_logfile\d+|xtrabackup_\w+|aria_log\.\d+|backup-my\.cnf")
+_ALWAYS_NEW = re.compile(r"ib_logfile\d+|xtrabackup_\w+|backup-my\.cnf")
 _FIRST_PAGE = struct.Struct(">4xI16xH8xII12xI")
 _FSP_HEADER = 8
 _FULL_CRC32, _NEW_ALGORITHM = 1 << 4, 7 << 5

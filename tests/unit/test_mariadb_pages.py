@@ -90,7 +90,7 @@ def test_the_rest_is_hashed_or_kept_as_it_is() -> None:
     changed[20_000] ^= 1
     again = found.fingerprints(memoryview(changed))
     assert [prints[at : at + 16] == again[at : at + 16] for at in (0, 16, 32)] == [True, False, True]
-    for path in ("ib_logfile0", "xtrabackup_info", "aria_log.00000001", "backup-my.cnf"):
+    for path in ("ib_logfile0", "xtrabackup_info", "backup-my.cnf"):
         assert isinstance(blocks(path, memoryview(b"x"), "one.0"), Whole)
 
 
