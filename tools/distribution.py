@@ -19,6 +19,7 @@ from recipes import Recipe, Wrong
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 KEPT = Path("/usr/sbin/policy-rc.d.kept-by-ostler")
+LOCK = Path("/run/ostler-servers.lock")
 MARK = "# tools/servers of ostler: nothing is started while packages are installed"
 INSTALL = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
 
@@ -29,12 +30,24 @@ def say(text: str) -> None:
 
 
 def run(argv: Sequence[str], *, cwd: Path | None = None, check: bool = True) -> str:
-    """Run a program; return its output, or raise ``Wrong`` with the end of what it said."""
+    """Run a program; return its output, or raise ``Wrong`` with the end of what it said.
+
+    Ctrl-C waits for it: a package manager that is cut short leaves a system that somebody has to mend.
+    """
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if check and done.returncode != 0:
-        raise Wrong(f"{' '.join(argv[:6])} … ended with {done.returncode}:\n{(done.stderr or done.stdout)[-1500:]}")
-    return done.stdout
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(
+        argv, cwd=cwd, env=env, stdin=null, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as child:
+        try:
+            out, said = child.communicate()
+        except BaseException:
+            say(f"waiting for {argv[0]} to end")
+            child.communicate()
+            raise
+    if check and child.returncode != 0:
+        raise Wrong(f"{' '.join(argv[:6])} … ended with {child.returncode}:\n{(said or out)[-1500:]}")
+    return out
 
 
 @contextmanager
@@ -70,17 +83,25 @@ def put_back() -> None:
 def install(wanted: Sequence[Recipe]) -> None:
     """As root: install what is missing from the distribution, and make the owners."""
     packages = [package for each in wanted for package in each.packages]
-    with alone(Path("/run/ostler-servers.lock")), nothing_started():
+    with alone(LOCK), nothing_started():
         try:
             run(["apt-get", *INSTALL, *packages])
         except Wrong:
             say("refreshing the package lists")
+            run(["dpkg", "--configure", "-a"], check=False)
             run(["apt-get", "update"], check=False)
             run(["apt-get", *INSTALL, *packages])
     if Path("/run/systemd/system").is_dir():
         # Without this a machine with systemd would start them at its next boot.
         for unit in (unit for each in wanted for unit in each.units):
             run(["systemctl", "disable", unit], check=False)
+
+
+def mend() -> None:
+    """As root: put back what a run that was killed has left."""
+    if KEPT.exists() or POLICY.exists():
+        with alone(LOCK):
+            put_back()
 
 
 def make_owners(wanted: Sequence[Recipe]) -> None:
