@@ -47,5 +47,5 @@ table: venv
 	@$(RUN) tools/table.py
 
 clean:
-	rm -rf .venv .servers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .servers .tox build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
