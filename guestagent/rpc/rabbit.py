@@ -36,6 +36,17 @@ LOG = logging.getLogger(__name__)
 TAKEOVER = 5.0
 """Seconds for which the broker may still hold the connection of an agent that has just died."""
 
+UNREADABLE = (
+    KombuError,
+    driver_common.RPCException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+"""What decoding a message may raise that is none."""
+
 _POLL = 0.25
 _PAUSE = 0.5
 
@@ -116,7 +127,7 @@ class OstlerConsumer(impl_rabbit.Consumer):  # type: ignore[misc]
         raw = self.queue.channel.message_to_python(message) if not reason else None
         try:
             request = impl_rabbit.RabbitMessage(raw) if raw is not None else None
-        except (ValueError, TypeError, KeyError, RecursionError, driver_common.RPCException) as error:
+        except UNREADABLE as error:
             request, reason = None, f"it is no request ({type(error).__name__})"
         if request is None:
             LOG.warning("A message was dropped: %s", reason)
