@@ -7,6 +7,7 @@ tests all ask here.
 """
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -29,6 +30,7 @@ class Argument:
     required: bool
     positional: bool
     default: object = None
+    help: str = ""
 
     @property
     def kind(self) -> str:
@@ -64,7 +66,13 @@ class Verb:
     @property
     def doc(self) -> str:
         """Return the first line of the docstring: the help text."""
-        return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
+        return (inspect.getdoc(self.function) or "").split("\n", 1)[0].replace("``", "")
+
+    @property
+    def text(self) -> str:
+        """Return the docstring without its lines about arguments: the description in the help."""
+        paragraphs = (inspect.getdoc(self.function) or "").split("\n\n")
+        return "\n\n".join(each for each in paragraphs if not each.startswith("``")).replace("``", "")
 
     @property
     def by_request(self) -> bool:
@@ -172,7 +180,7 @@ def _hints(function: Callable[..., object]) -> dict[str, Any]:
 
 def _arguments(function: Callable[..., object]) -> tuple[Argument, ...]:
     """Return the declared arguments, without the first: ``self``, the run or the guest."""
-    hints = _hints(function)
+    hints, told = _hints(function), _told(function)
     rest = list(inspect.signature(function).parameters.values())[1:]
     return tuple(
         Argument(
@@ -181,9 +189,16 @@ def _arguments(function: Callable[..., object]) -> tuple[Argument, ...]:
             required=each.default is each.empty,
             positional=each.kind is each.POSITIONAL_OR_KEYWORD,
             default=None if each.default is each.empty else each.default,
+            help=told.get(each.name, ""),
         )
         for each in rest
     )
+
+
+def _told(function: Callable[..., object]) -> dict[str, str]:
+    """Return what the docstring says of each argument: its lines that begin with ````name````."""
+    found = re.finditer(r"^``(\w+)``\s+(.+?)(?=^``|\Z|\n\n)", inspect.getdoc(function) or "", re.MULTILINE | re.DOTALL)
+    return {each[1]: " ".join(each[2].split()).replace("``", "") for each in found}
 
 
 def _kind(annotation: object) -> str:

@@ -130,7 +130,11 @@ class Databases(ABC):
     @abstractmethod
     @verb()
     def list(self, *, after: str | None = None, limit: int = 1000) -> "list[dict[str, JSON]]":
-        """List databases by name, from the first after ``after``, at most ``limit``."""
+        """List databases by name.
+
+        ``after`` begin behind this name
+        ``limit`` how many at the most
+        """
 
 
 class Users(ABC):
@@ -154,7 +158,11 @@ class Users(ABC):
     @abstractmethod
     @verb()
     def list(self, *, after: str | None = None, limit: int = 1000) -> "list[dict[str, JSON]]":
-        """List users as name, host and databases, from the first name after ``after``."""
+        """List users as name, host and databases.
+
+        ``after`` begin behind this name
+        ``limit`` how many at the most
+        """
 
     @abstractmethod
     @verb(scope="accounts", changes=True)

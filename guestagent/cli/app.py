@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from cliff.app import App
+from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 from datastores.contract import DatastoreError
@@ -41,7 +42,7 @@ class Ostler(App):
         for room in (verbs, agents, backups, operations, images):
             for name, command in room.commands().items():
                 manager.add_command(name, command)
-        super().__init__(DESCRIPTION, version("ostler"), manager)
+        super().__init__(DESCRIPTION, version("ostler"), manager, deferred_help=True)
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
@@ -79,16 +80,23 @@ class Ostler(App):
             return fault.exit_status
 
     def _run(self, argv: list[str]) -> int:
-        try:
-            factory, name, rest = self.command_manager.find_command(argv)
-        except ValueError as error:
-            near = ", ".join(self.get_fuzzy_matches(argv[0]))
-            raise Refused(f"there is no command {' '.join(argv[:2])!r}", hint=f"did you mean: {near}") from error
+        factory, name, rest = self._find(argv)
         command = factory(self, self.options, cmd_name=name)
         parser = command.get_parser(f"{self.NAME} {name}")
         parser.error = _refuse  # type: ignore[method-assign]
         parser.allow_abbrev = False
         return int(command.run(parser.parse_args(rest)) or 0)
+
+    def _find(self, argv: list[str]) -> tuple[type[Command], str, list[str]]:
+        """Return the command, its name and its words; unlike cliff, take no shortened name: ``d`` may be delete."""
+        try:
+            found = self.command_manager.find_command(argv)
+        except ValueError:
+            found = None
+        if found is None or argv[: len(found[1].split())] != found[1].split():
+            near = ", ".join(self.get_fuzzy_matches(argv[0]))
+            raise Refused(f"there is no command {' '.join(argv[:2])!r}", hint=f"did you mean: {near}")
+        return found
 
     def interact(self) -> None:
         """Print the help: there is no prompt of our own."""

@@ -56,6 +56,8 @@ class Named(Object):
 class List(Asking, Rows):
     """List the realm's backups, and the unfinished ones of the agent where one answers."""
 
+    summary = ("id", "guest_id", "datastore", "kind", "state", "copies", "started_at", "stored_bytes")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("--filter", action="append", default=[], metavar="K=V|K=in:A,B", dest="filters")
@@ -72,9 +74,6 @@ class List(Asking, Rows):
         found += [each for each in self._building() if str(each.get("id")) not in sealed]
         found.sort(key=lambda each: (str(each["started_at"]), str(each["id"])))
         return _page([each for each in found if _matches(each, wanted)], parsed.after, parsed.limit)
-
-    def headings(self) -> tuple[str, ...]:
-        return ("id", "guest_id", "kind", "state", "started_at")
 
     def _building(self) -> Iterator[dict[str, JSON]]:
         if not self.app.options.agent:

@@ -19,6 +19,7 @@ class List(ReadRows):
     """List the agent's operations, or those in a state directory while it is dead."""
 
     verb = verbs()["operation.list"]
+    summary = ("id", "verb", "state", "step", "started_at", "ended_at")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         return _offline(super().get_parser(prog_name))

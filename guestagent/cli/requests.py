@@ -33,16 +33,17 @@ def declare(parser: argparse.ArgumentParser, verb: Verb) -> None:
 
 def _declare_one(parser: argparse.ArgumentParser, arg: Argument, *, optional: bool) -> None:
     flag = "--" + arg.name.replace("_", "-")
+    text = _help(arg)
     if arg.kind == "pairs":
-        parser.add_argument(arg.name, nargs="+", metavar="NAME=VALUE")
+        parser.add_argument(arg.name, nargs="+", metavar="NAME=VALUE", help=text)
     elif arg.kind == "strings" and arg.positional:
-        parser.add_argument(arg.name, nargs="+", metavar="NAME")
+        parser.add_argument(arg.name, nargs="+", metavar="NAME", help=text)
     elif arg.kind == "strings":
-        parser.add_argument(flag, dest=arg.name, nargs="*", metavar="NAME")
+        parser.add_argument(flag, dest=arg.name, nargs="*", metavar="NAME", help=text)
     elif arg.kind == "boolean":
-        parser.add_argument(flag, dest=arg.name, action="store_true", default=None)
+        parser.add_argument(flag, dest=arg.name, action="store_true", default=None, help=text)
     elif arg.positional:
-        parser.add_argument(arg.name, nargs="?" if optional else None, metavar=arg.name.upper())
+        parser.add_argument(arg.name, nargs="?" if optional else None, metavar=arg.name.upper(), help=text)
     else:
         choices = arg.kind.split("|") if "|" in arg.kind else None
         shown = None if choices else _METAVARS.get(arg.kind, arg.name.upper())
@@ -53,8 +54,13 @@ def _declare_one(parser: argparse.ArgumentParser, arg: Argument, *, optional: bo
             type=_TYPES.get(arg.kind, str),
             choices=choices,
             metavar=shown,
-            help=None if arg.default is None else f"default: {arg.default}",
+            help=text,
         )
+
+
+def _help(arg: Argument) -> str:
+    default = [f"(default: {arg.default})"] if arg.default not in (None, False, 0, "", ()) else []
+    return " ".join([arg.help, *default]).strip().replace("%", "%%")
 
 
 def collect(parsed: argparse.Namespace, verb: Verb) -> dict[str, JSON]:

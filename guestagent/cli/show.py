@@ -1,11 +1,10 @@
 """Results as cliff's tables, JSON, YAML and values.
 
 A result is one JSON object or a list of them.  JSON and YAML print it as it is;
-a table shows what lies inside as compact JSON and leaves empty things blank.
+a table shows what lies inside in words and leaves empty things blank.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,15 +15,23 @@ from cliff.show import ShowOne
 
 
 class Inside(FormattableColumn[Any]):
-    """A value that JSON shows whole and a table shows in one line."""
+    """A value that JSON shows whole and a table shows in words."""
 
     def human_readable(self) -> str:
-        value = self._value
-        if value is None or value in ([], {}):
-            return ""
-        if isinstance(value, str):
-            return value
-        return json.dumps(value, ensure_ascii=False)
+        return _plain(self._value)
+
+
+def _plain(value: object) -> str:
+    """Return a value as a table shows it: nothing for nothing, a list by lines, an object by its members."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items() if each is not None)
+    if isinstance(value, list | tuple):
+        return "\n".join(_plain(each) for each in value)
+    return str(value)
 
 
 def columns_of(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
@@ -45,20 +52,20 @@ class Object(ShowOne):
 
 
 class Rows(Lister):
-    """A command whose result is a list of objects."""
+    """A command whose result is a list of objects; ``summary`` names the columns that a table has room for."""
+
+    summary: tuple[str, ...] = ()
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         rows = self.rows(parsed_args)
-        columns = columns_of(rows) or self.headings()
+        columns = columns_of(rows) or self.summary or ("name",)
+        if self.summary and parsed_args.formatter == "table" and not parsed_args.columns:
+            columns = self.summary
         return columns, ([Inside(row.get(each)) for each in columns] for row in rows)
 
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         """Return the objects to print."""
         raise TypeError(f"{type(self).__name__} prints nothing")
-
-    def headings(self) -> tuple[str, ...]:
-        """Return the columns of an empty table."""
-        return ("name",)
 
 
 class Lines(Command):

@@ -23,7 +23,7 @@ class Reading(Asking):
 
     def get_description(self) -> str:
         """Return the verb's own docstring."""
-        return self.verb.doc
+        return self.verb.text
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]

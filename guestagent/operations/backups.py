@@ -32,7 +32,15 @@ def create(
     workers: int = 2,
     nice: int = 0,
 ) -> dict[str, JSON]:
-    """Back the database up: in full, or what changed since a parent."""
+    """Back the database up: in full, or what changed since a parent.
+
+    ``id`` a UUID of your choice; the same one twice is refused
+    ``parent`` auto (the newest that can serve, else a full), none (a full), or a backup's id
+    ``on_hole`` where the log since the parent has a gap: fail, or full (which still stores only what changed)
+    ``bandwidth`` bytes a second that are read at the most; 0 is no limit
+    ``workers`` threads that compress and seal
+    ``nice`` niceness of the tools and threads, 0 to 19
+    """
     allowed = limits(bandwidth, workers, nice)
     header = _header(run.step("accept", lambda: _accept(run, id, parent)))
     be_nice(allowed.nice)

@@ -34,7 +34,11 @@ def prepare(
     settings: Mapping[str, object] = {},  # noqa: B006
     restore: RestoreRequest | None = None,
 ) -> dict[str, JSON]:
-    """Make the database: settings, data (new, or from a backup), accounts; the same request again changes nothing."""
+    """Make the database: settings, data (new, or from a backup), accounts; the same request again changes nothing.
+
+    The request: {"databases": [{"name": "shop"}], "users": [{"name": "ann", "password": "...", "databases": ["shop"]}],
+    "settings": {"max_connections": 200}, "restore": {"backup": "ID", "digest": "D"}}; every member may be left out.
+    """
     guest = run.guest
     wanted = run.step("accept", lambda: _accept(guest, databases, users, settings))
     if run.step("guard", lambda: _guard(run, restore)):

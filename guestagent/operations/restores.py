@@ -37,7 +37,15 @@ def restore(
     only: str | None = None,
     until: str | None = None,
 ) -> dict[str, JSON]:
-    """Put a backup's data in the place of the current data; users, grants and passwords are the backup's then."""
+    """Put a backup's data in the place of the current data; users, grants and passwords are the backup's then.
+
+    ``backup`` its id, as ``backup list`` shows it
+    ``digest`` what the backup's manifest must be, as ``backup create`` told it: detects a replaced one
+    ``discard_current`` delete the current data first where both do not fit; else it goes only after success
+    ``identity`` same (this is the guest the backup is of) or new
+    ``only`` a part of the backup, into the running server, where the datastore can
+    ``until`` a point in time, where the datastore can
+    """
     guest = run.guest
     run.step("accept", lambda: _accept(guest, only, until))
     with _cleared(run):
