@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cliff.command import Command
 
@@ -31,6 +32,9 @@ class Asking:
 
         if not self.app.options.agent:
             raise Refused("no agent is named", field="agent", hint="--agent unix:///dir?id=GUEST, or OSTLER_AGENT")
+        if urlsplit(self.app.options.agent).password is not None:
+            hint = "OSTLER_AGENT_PASSWORD_FILE names a file (mode 0600) that holds it"
+            raise Refused("a password does not belong in the agent's URL", field="agent", hint=hint)
         return connect(self.app.options.agent)
 
     def ask(self, verb: Verb, values: Mapping[str, JSON]) -> JSON:

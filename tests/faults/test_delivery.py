@@ -18,7 +18,7 @@ from tests.fixtures_rabbit import Broker, shared_broker
 
 CASTS = 200
 KILLS = 10
-TIMES = int(os.environ.get("OSTLER_TIMES", "1"))
+TIMES = int(os.environ.get("OSTLER_COUNT", "1"))
 """``make soak`` multiplies the counts."""
 
 
