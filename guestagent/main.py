@@ -38,10 +38,10 @@ def start_agent(words: Sequence[str]) -> int:
     from datastores.contract import DatastoreError
     from guestagent.config import load
     from guestagent.errors import AgentError, Fault
-    from guestagent.memory import give_back
+    from guestagent.memory import keep_little
     from objectstore.store import StoreError
 
-    give_back()
+    keep_little()
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     listen(orders)
     try:

@@ -11,6 +11,7 @@ from guestagent.declarations import Verb
 from guestagent.errors import AgentError, Cancelled, DeadlinePassed, Fault, Interrupted
 from guestagent.journal import CANCELLED, FAILED, INTERRUPTED, QUEUED, RUNNING, SUCCEEDED, Row
 from guestagent.journal.clock import now
+from guestagent.memory import give_back
 from guestagent.operations.accounts import perform
 from guestagent.operations.guest import Guest
 from guestagent.operations.halting import Halt
@@ -107,6 +108,7 @@ class Work:
                 break
             time.sleep(_AGAIN)
         self._ended(self)
+        give_back()
 
     def _perform(self, guest: Guest, resumed: bool) -> JSON:
         journal = guest.journal
