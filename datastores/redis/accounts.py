@@ -6,7 +6,7 @@ import secrets
 from datastores.contract import JSON, BadInput, NameRule, NotFound, Root, Secret, Users
 from datastores.redis import acl
 from datastores.redis.admin import ROOT_HASH, root_hash
-from datastores.redis.wire import ACCOUNT, Connection, agent
+from datastores.redis.client import ACCOUNT, Connection, agent
 
 NAMES = {
     # The server refuses white space (C isspace) and NUL in a name; everything else survives its ACL file.

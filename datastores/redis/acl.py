@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable
 
 from datastores.contract import Secret
-from datastores.redis.wire import ACCOUNT
+from datastores.redis.client import ACCOUNT
 
 FILE = "users.acl"
 ROOT = "default"

@@ -6,7 +6,7 @@ import uuid
 
 from datastores.contract import Admin, Command, Node, NotReady, Secret
 from datastores.redis import acl, admission
-from datastores.redis.wire import ACCOUNT, PASSWORD, Connection, ServerError, agent, info
+from datastores.redis.client import ACCOUNT, PASSWORD, Connection, ServerError, agent, info
 
 ROOT_HASH = "root-hash"
 IDENTITY = "ostler.id"

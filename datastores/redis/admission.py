@@ -9,9 +9,9 @@ import json
 
 from datastores.contract import Mismatch, Node
 from datastores.redis import acl
+from datastores.redis.client import ACCOUNT, Connection, info
 from datastores.redis.conf import FILE, read
 from datastores.redis.moment import Position, counts
-from datastores.redis.wire import ACCOUNT, Connection, info
 
 WAITING = "ostler.users"
 LET_IN = "ostler.users.in"

@@ -22,6 +22,7 @@ from datastores.redis import acl, admission
 from datastores.redis.admin import IDENTITY, agent_hash, root_hash
 from datastores.redis.borrowed import borrowed, settle
 from datastores.redis.chain import Chain
+from datastores.redis.client import Connection, agent, info
 from datastores.redis.conf import FILE, read
 from datastores.redis.fingerprints import Table
 from datastores.redis.folder import Folder
@@ -29,7 +30,6 @@ from datastores.redis.moment import Position
 from datastores.redis.psync import Feed
 from datastores.redis.snapshot import AfterHole, Full, Increment
 from datastores.redis.versions import traits
-from datastores.redis.wire import Connection, agent, info
 
 
 class RedisBackup(Backup):

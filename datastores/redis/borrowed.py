@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datastores.contract import BadInput, Node, NotReady
-from datastores.redis.wire import Connection, agent
+from datastores.redis.client import Connection, agent
 
 _NOTE = "redis-borrowed.json"
 _ROOM = 1 << 30

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from blake3 import blake3
 
 from datastores.contract import ToolFailed
-from datastores.redis.wire import Connection, Reply, ServerError, info
+from datastores.redis.client import Connection, Reply, ServerError, info
 
 _LOT = 512
 _ALL = 1 << 128

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from datastores.contract import JSON, Mismatch, ToolFailed
 from datastores.redis import acl
-from datastores.redis.wire import ACCOUNT, Connection, Reply, ServerError, fields
+from datastores.redis.client import ACCOUNT, Connection, Reply, ServerError, fields
 
 Counts = Mapping[str, tuple[int, int]]
 """Keys, and how many of them expire, by database number."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datastores.contract import Incomplete, Node, NotReady, ToolFailed
-from datastores.redis.wire import ACCOUNT, PASSWORD, Connection, dial, encode, login
+from datastores.redis.client import agent_secret
+from datastores.redis.stream import Stream, encode
 
 MARK = 40
 _CHUNK = 512 * 1024
@@ -33,24 +34,15 @@ class Feed:
     """One replication connection; ``close`` it, always."""
 
     def __init__(self, node: Node) -> None:
-        secret = node.secrets.load(PASSWORD)
-        if secret is None:
-            raise NotReady("there is no agent account yet")
-        self._connection: Connection = dial(node.endpoint, _SILENCE)
-        try:
-            login(self._connection, ACCOUNT, secret)
-            self._connection.call("REPLCONF", "capa", "eof", "capa", "psync2")
-        except BaseException:
-            self.close()
-            raise
+        self._stream = Stream(node.endpoint, agent_secret(node), _SILENCE)
 
     def close(self) -> None:
         """End the connection; the server forgets it."""
-        self._connection.close()
+        self._stream.close()
 
     def ask(self) -> Iterator[None]:
         """Ask for everything; yield every second as long as the server has other work."""
-        self._connection.send(encode(["PSYNC", "?", -1]))
+        self._stream.send(encode(["PSYNC", "?", -1]))
         yield from self._answer()
 
     def full(self) -> Resync:
@@ -83,7 +75,7 @@ class Feed:
             yield window[:0]
         marker, held = self._marker(), 0
         while True:
-            if self._connection.waits(_TICK):
+            if self._stream.waits(_TICK):
                 yield window[:0]
                 continue
             held += self._some(window[held:])
@@ -100,11 +92,11 @@ class Feed:
         # Small pieces, so that a slow reader is heard of often enough.
         window = memoryview(bytearray(_LEAST))
         heard, pause = time.monotonic(), 0.02
-        self._connection.send(_ACK)
+        self._stream.send(_ACK)
         while count:
-            if self._connection.waits(pause):
+            if self._stream.waits(pause):
                 # The first ones may come too early: the server listens once it has buried its child.
-                self._connection.send(_ACK)
+                self._stream.send(_ACK)
                 pause = min(1.0, pause * 2)
                 if time.monotonic() - heard > _STALLED:
                     raise Incomplete(f"the replication stream stalled {count} bytes before its end")
@@ -112,27 +104,27 @@ class Feed:
             size = self._some(window[: min(count, len(window))])
             count -= size
             yield window[:size]
-            self._connection.send(_ACK)
+            self._stream.send(_ACK)
             heard = time.monotonic()
 
     def _ask(self, replication_id: str, offset: int) -> bytes:
-        self._connection.send(encode(["PSYNC", replication_id, offset]))
+        self._stream.send(encode(["PSYNC", replication_id, offset]))
         return self._line()
 
     def _answer(self) -> Iterator[None]:
         """Yield every second until a line comes that is not empty; the server sends empty ones meanwhile."""
         try:
-            while not self._connection.pending:
-                if self._connection.waits(_TICK):
+            while not self._stream.pending:
+                if self._stream.waits(_TICK):
                     yield
                 else:
-                    self._connection.skip_empty_lines()
+                    self._stream.skip_empty_lines()
         except NotReady as error:
             raise Incomplete(f"the server did not begin its dump: {error}") from error
 
     def _line(self) -> bytes:
         """Read the next line that is not empty: empty ones say that the server is still there."""
-        while not (found := self._connection.line()):
+        while not (found := self._stream.line()):
             pass
         if found.startswith(b"-"):
             raise NotReady(f"the server does not replicate now: {found[1:200].decode('utf-8', 'replace')}")
@@ -149,7 +141,7 @@ class Feed:
 
     def _some(self, window: memoryview) -> int:
         try:
-            count = self._connection.readinto(window)
+            count = self._stream.readinto(window)
         except NotReady as error:
             raise Incomplete(f"the replication stream broke: {error}") from error
         if not count:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from blake3 import blake3
 
 from datastores.contract import Sample, Secret
+from datastores.redis.client import Connection, ServerError, Word, agent, info, login, outside
 from datastores.redis.digest import digests
-from datastores.redis.wire import Connection, ServerError, Word, agent, info, login, outside
 
 _NEXT = "sample:next"
 _DATABASES = 3

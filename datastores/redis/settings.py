@@ -7,10 +7,10 @@ from importlib.resources import files
 
 from datastores.contract import BadInput, Rule, Settings
 from datastores.redis import acl
+from datastores.redis.client import Connection, ServerError, agent
 from datastores.redis.conf import FILE, SYNONYMS, read
 from datastores.redis.values import canonical
 from datastores.redis.versions import traits
-from datastores.redis.wire import Connection, ServerError, agent
 
 FIXED: Mapping[str, str] = {
     "appendonly": "yes",

@@ -20,13 +20,13 @@ from datastores.contract import (
 )
 from datastores.redis import chain
 from datastores.redis.chain import Chain
+from datastores.redis.client import Connection
 from datastores.redis.fingerprints import Table, delta
 from datastores.redis.moment import Moment, Position, settled
 from datastores.redis.psync import Feed, Resync
 from datastores.redis.rdb import Unwalkable, Walker
 from datastores.redis.sinks import END, Learn, Write, head
 from datastores.redis.versions import Traits
-from datastores.redis.wire import Connection
 
 
 class Taken(Snapshot):

@@ -9,8 +9,8 @@ from datastores.contract import BadInput, NotFound, NotReady, Root, Secret, User
 from datastores.manager import Manager
 from datastores.redis import acl
 from datastores.redis.accounts import NAMES
+from datastores.redis.client import Connection, ServerError, agent, dial, login, outside
 from datastores.redis.sample import SampleData
-from datastores.redis.wire import Connection, ServerError, agent, dial, login, outside
 from tests.guests import Guests
 from tests.live.test_names import sorted_out
 

@@ -17,9 +17,9 @@ import pytest
 
 from datastores.contract import BadInput, Checkpoint, Hole, Incomplete, Kept, Limits, Mismatch, NotReady, Secret
 from datastores.manager import Manager
+from datastores.redis.client import Connection, ServerError, agent, info
 from datastores.redis.psync import Feed
 from datastores.redis.sample import SampleData
-from datastores.redis.wire import Connection, ServerError, agent, info
 from tests.guests import Guests
 from tests.keeper import Held, bring_back, take
 

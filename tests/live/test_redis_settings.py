@@ -10,9 +10,9 @@ import pytest
 
 from datastores.contract import BadInput, Endpoint, NotReady, Rule
 from datastores.manager import Manager
+from datastores.redis.client import Connection, ServerError, agent, dial
 from datastores.redis.conf import SYNONYMS, RedisConf, read
 from datastores.redis.settings import FIXED
-from datastores.redis.wire import Connection, ServerError, agent, dial
 from tests.guests import Guests
 from tests.live.test_names import PIECES
 
