@@ -16,6 +16,7 @@ from pathlib import Path
 from pymysql.cursors import Cursor
 
 from datastores.contract import Command, Extent, File, Incomplete, Mismatch, Node, NotReady, ToolFailed
+from datastores.direct import DirectFile
 from datastores.mariadb import root
 from datastores.mariadb.admin import agent_statements, close_doors, name, server
 from datastores.mariadb.client import rows, session
@@ -146,15 +147,10 @@ class Restored:
 def _write(file: File, pieces: Iterator[Extent], into: Path) -> None:
     path = into / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode & 0o660)
-    size = 0
-    with open(number, "wb", buffering=0) as target:  # noqa: PTH123 - a descriptor
+    with DirectFile(path, file.mode & 0o660, file.size) as target:
         for _, offset, piece in pieces:
-            if offset != size:
-                raise Incomplete(f"the backup sends {file.path} at {offset}, not at {size}")
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[target.write(rest) :]
-            size += len(piece)
-        if size != file.size:
-            raise Incomplete(f"the backup has {size} bytes of {file.path}, its inventory {file.size}")
+            if offset != target.size:
+                raise Incomplete(f"the backup sends {file.path} at {offset}, not at {target.size}")
+            target.write(piece)
+        if target.size != file.size:
+            raise Incomplete(f"the backup has {target.size} bytes of {file.path}, its inventory {file.size}")
