@@ -38,8 +38,8 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_error_closes_the_file(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ValueError, match="broken"), DirectFile(tmp_path / "file", 0o600, 2 * WINDOW) as target:
         target.write(b"x" * 10)
         raise ValueError("broken")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
