@@ -13,9 +13,10 @@ buffer and a line for each file.
 """
 
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from isal import isal_zlib
 
 from datastores.contract import Extent, File, Incomplete
 
@@ -106,7 +107,7 @@ class Demultiplexer:
         while length:
             piece = self._buffer[: min(length, PIECE)]
             self._fill(piece)
-            crc = zlib.crc32(piece, crc)
+            crc = int(isal_zlib.crc32(piece, crc))
             yield version.stored, version.size, piece
             version.size += len(piece)
             length -= len(piece)

@@ -19,7 +19,7 @@ BROAD_EXCEPT = {"guestagent/operations/run.py"}
 """Where ``except Exception`` may stand: the one place that logs a failure."""
 THIRD_PARTY = {
     "objectstore": {"zstandard", "cryptography", "blake3", "isal"},
-    "datastores": {"blake3", "ruamel"},
+    "datastores": {"blake3", "isal", "ruamel"},
     "guestagent": {"cryptography", "psutil"},
     "guestagent/operations": {"psutil"},
     "guestagent/journal": {"cryptography"},
