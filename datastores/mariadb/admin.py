@@ -65,12 +65,15 @@ class MariaDBAdmin(Admin):
         return signal.SIGTERM
 
     def probe(self) -> None:
-        """Write a row of our own, outside the binary log, and read it back."""
+        """Write a row of our own, outside the binary log, and read it back before another probe writes it."""
         mark = uuid.uuid4().hex
         with session(self.node, logged=False, timeout=10) as cursor:
             cursor.execute(PROBE)
+            cursor.execute("START TRANSACTION")
             cursor.execute("REPLACE INTO mysql.ostler_probe VALUES (1, %s)", (mark,))
-            if rows(cursor, "SELECT mark FROM mysql.ostler_probe WHERE id = 1") != [(mark,)]:
+            found = rows(cursor, "SELECT mark FROM mysql.ostler_probe WHERE id = 1")
+            cursor.execute("COMMIT")
+            if found != [(mark,)]:
                 raise NotReady("what was written to the server did not come back")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,13 @@ def test_the_server_is_the_declared_one(served: Manager) -> None:
     assert served.datastore.major(version) == served.node.installation.version
     served.admin.ping()
     served.admin.probe()
+
+
+def test_probes_at_the_same_time_all_hold(served: Manager) -> None:
+    """The agent's look at the server and an operation's last step do not wait for each other."""
+    with ThreadPoolExecutor(8) as crew:
+        for each in [crew.submit(served.admin.probe) for _ in range(200)]:
+            each.result()
 
 
 def test_the_server_does_not_run_as_root(served: Manager) -> None:
