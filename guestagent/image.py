@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from datastores.contract import Command, Host, Installation, ToolFailed
 from guestagent.declarations import installed
-from guestagent.errors import ImageMismatch
+from guestagent.errors import ImageMismatch, Refused
 
 TEXTS = ("unit", "owner", "group", "config", "data", "log", "socket")
 KEYS = frozenset({"packages", "tools", *TEXTS})
@@ -39,14 +39,12 @@ class Image:
     tables: Mapping[str, Mapping[str, Mapping[str, object]]]
 
     def facts(self, datastore: str, version: str) -> Mapping[str, object]:
-        """Return one table; ``ImageMismatch`` says which there are."""
+        """Return one table; ``Refused`` says which there are."""
         versions = self.tables.get(datastore)
         if versions is None:
-            raise ImageMismatch(f"image {self.name} has no {datastore}", field="image")
+            raise Refused(f"image {self.name} has no {datastore}", field="image")
         if version not in versions:
-            raise ImageMismatch(
-                f"image {self.name} has {datastore} {', '.join(versions)}, not {version}", field="image"
-            )
+            raise Refused(f"image {self.name} has {datastore} {', '.join(versions)}, not {version}", field="image")
         return versions[version]
 
     def versions(self, datastore: str) -> tuple[str, ...]:
@@ -64,10 +62,13 @@ class Check:
 
 
 def read_image(name: str) -> Image:
-    """Read an image by name or path; ``ImageMismatch`` names the file, the table and the key that is wrong."""
+    """Read an image by name or path; ``Refused`` where there is none.
+
+    ``ImageMismatch`` names the file, the table and the key that is wrong.
+    """
     path = Path(name) if "/" in name else Path(__file__).parent / "images" / f"{name}.toml"
     if not path.is_file():
-        raise ImageMismatch(f"there is no image file {name}", field="image")
+        raise Refused(f"there is no image file {name}", field="image")
     tables = dict(_read(path))
     for beside in _brought(path.name):
         for datastore, versions in _read(beside, beside.parent.parent).items():

@@ -11,9 +11,11 @@ from cliff.command import Command
 
 from datastores.contract import JSON
 from guestagent.cli.progress import follower
+from guestagent.cli.requests import seconds
 from guestagent.cli.show import Object
 from guestagent.declarations import Verb
 from guestagent.errors import DeadlinePassed, Fault, Refused, Told
+from guestagent.status import Status as State
 
 if TYPE_CHECKING:
     from guestagent.rpc.client import Client
@@ -45,7 +47,7 @@ class Asking:
             verb.name,
             values,
             deadline=options.deadline or (60.0 if verb.mark.changes else verb.mark.timeout),
-            request_id=options.request_id or str(uuid.uuid4()),
+            request_id=str(uuid.uuid4()) if options.request_id is None else options.request_id,
             expires=options.deadline if verb.mark.changes else None,
         )
 
@@ -75,8 +77,10 @@ class Status(Asking, Object):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument("--wait", metavar="STATE", help="return when the status is this, as HEALTHY")
-        parser.add_argument("--timeout", metavar="S", type=float, default=60.0, help="wait at most this long (60)")
+        states = [state.value for state in State]
+        text = "return when the status is this, as HEALTHY"
+        parser.add_argument("--wait", metavar="STATE", type=str.upper, choices=states, help=text)
+        parser.add_argument("--timeout", metavar="S", type=seconds, default=60.0, help="wait at most this long (60)")
         return parser
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
@@ -85,10 +89,10 @@ class Status(Asking, Object):
             seen = self.client().call("agent", "status", {}, deadline=self.app.options.deadline or 10.0)
             if not isinstance(seen, dict):
                 raise Refused("the agent's status is not an object")
-            if parsed.wait is None or seen["status"] == parsed.wait.upper():
+            if parsed.wait is None or seen["status"] == parsed.wait:
                 return seen
             if time.monotonic() > end:
-                raise DeadlinePassed(f"status is {seen['status']}, not {parsed.wait.upper()}, after {parsed.timeout} s")
+                raise DeadlinePassed(f"status is {seen['status']}, not {parsed.wait}, after {parsed.timeout} s")
             time.sleep(0.25)
 
 

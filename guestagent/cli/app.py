@@ -8,6 +8,7 @@ its traceback with ``--debug``.
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,7 +20,8 @@ from cliff.commandmanager import CommandManager
 
 from datastores.contract import DatastoreError
 from guestagent.cli import agents, backups, images, operations, verbs
-from guestagent.errors import AgentError, Fault, Refused, Told
+from guestagent.cli.requests import seconds
+from guestagent.errors import AgentError, Failed, Fault, Refused, Told
 from objectstore.store import StoreError
 
 DESCRIPTION = """\
@@ -42,6 +44,7 @@ class Ostler(App):
         for room in (verbs, agents, backups, operations, images):
             for name, command in room.commands().items():
                 manager.add_command(name, command)
+        self._kept: list[str] = []
         super().__init__(DESCRIPTION, version("ostler"), manager, deferred_help=True)
 
     def build_option_parser(
@@ -64,19 +67,32 @@ class Ostler(App):
         group.add_argument(
             "--request-id", metavar="ID", help="the same id is the same operation, however often it is sent"
         )
-        group.add_argument("--deadline", metavar="SECONDS", type=float, help="give up after this long")
+        group.add_argument("--deadline", metavar="SECONDS", type=seconds, help="give up after this long")
         group.add_argument("--progress", choices=("plain", "none"), help="lines or nothing instead of bars")
         return parser
+
+    def run(self, argv: list[str]) -> int:
+        """Run the command line; ``--version V`` behind a command is the command's, not ours."""
+        self.parser.error = lambda message: _leave(message, argv)  # type: ignore[method-assign]
+        own, kept = _apart(argv)
+        self._kept = kept
+        return int(super().run(own))
 
     def run_subcommand(self, argv: list[str]) -> int:
         """Run the command that ``argv`` names; every error of ours leaves here, as an exit status."""
         try:
-            return self._run(argv)
+            return self._run([*argv, *self._kept])
         except (AgentError, DatastoreError, StoreError) as error:
             fault = error.fault if isinstance(error, Told) else Fault.of(error)
             print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
             if self.options.debug:
                 raise
+            return fault.exit_status
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            fault = Fault.of(Failed(f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}"))
+            print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
             return fault.exit_status
 
     def _run(self, argv: list[str]) -> int:
@@ -94,8 +110,9 @@ class Ostler(App):
         except ValueError:
             found = None
         if found is None or argv[: len(found[1].split())] != found[1].split():
+            words = [word for word in argv[:2] if not word.startswith("-")]
             near = ", ".join(self.get_fuzzy_matches(argv[0]))
-            raise Refused(f"there is no command {' '.join(argv[:2])!r}", hint=f"did you mean: {near}")
+            raise Refused(f"there is no command {' '.join(words)!r}", hint=f"did you mean: {near}")
         return found
 
     def interact(self) -> None:
@@ -103,8 +120,34 @@ class Ostler(App):
         self.parser.print_help()
 
 
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words, and apart from them a ``--version`` that names a version."""
+    words = list(argv)
+    for at, word in enumerate(words):
+        if at and word == "--version" and words[at + 1 :] and not words[at + 1].startswith("-"):
+            return words[:at] + words[at + 2 :], words[at : at + 2]
+        if word.startswith("--version="):
+            return words[:at] + words[at + 1 :], [word]
+    return words, []
+
+
+def _refused(message: str) -> Refused:
+    """Return the error for what the parser found, with the name of the argument where it says one."""
+    named = re.match(r"argument (?:-\w/)?-*([\w-]+)", message)
+    return Refused(
+        message, field=named[1].replace("-", "_").lower() if named else None, hint="--help shows what is wanted"
+    )
+
+
 def _refuse(message: str) -> NoReturn:
-    raise Refused(message, hint="--help shows what is wanted")
+    raise _refused(message)
+
+
+def _leave(message: str, argv: Sequence[str]) -> NoReturn:
+    """End where the application's own options are wrong, before there is a command."""
+    fault = Fault.of(_refused(message))
+    print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
+    sys.exit(fault.exit_status)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from datastores.contract import JSON
 from guestagent.cli.agents import Asking
 from guestagent.cli.progress import follower
 from guestagent.cli.show import Object, Rows
-from guestagent.errors import Refused, Unreachable
+from guestagent.errors import DeadlinePassed, Refused, Unreachable
 from objectstore.archive import Archive, Listed, Manifest, extract
 from objectstore.keys import LocalKeys
 from objectstore.realm import Realm, open_store
@@ -73,6 +73,7 @@ class List(Asking, Rows):
         sealed = {str(each["id"]) for each in found}
         found += [each for each in self._building() if str(each.get("id")) not in sealed]
         found.sort(key=lambda each: (str(each["started_at"]), str(each["id"])))
+        _must_be_known(found, wanted)
         return _page([each for each in found if _matches(each, wanted)], parsed.after, parsed.limit)
 
     def _building(self) -> Iterator[dict[str, JSON]]:
@@ -80,7 +81,7 @@ class List(Asking, Rows):
             return
         try:
             answer = self.client().call("backup", "building", {}, deadline=self.app.options.deadline or 5.0)
-        except Unreachable:
+        except (Unreachable, DeadlinePassed):
             return
         if isinstance(answer, list):
             yield from (each for each in answer if isinstance(each, dict))
@@ -93,13 +94,16 @@ def _filter(text: str) -> tuple[str, frozenset[str]]:
     return name, frozenset(value[3:].split(",") if value.startswith("in:") else [value])
 
 
+def _must_be_known(found: Sequence[Mapping[str, JSON]], filters: Sequence[tuple[str, frozenset[str]]]) -> None:
+    names = {name for backup in found for name in backup}
+    for name, _ in filters:
+        if found and name not in names:
+            raise Refused(f"backups have no {name!r} to filter by", field="filter", hint=", ".join(sorted(names)))
+
+
 def _matches(backup: Mapping[str, JSON], filters: Sequence[tuple[str, frozenset[str]]]) -> bool:
-    for name, values in filters:
-        if name not in backup:
-            raise Refused(f"backups have no {name!r} to filter by", field="filter", hint=", ".join(sorted(backup)))
-        if ("" if backup[name] is None else str(backup[name])) not in values:
-            return False
-    return True
+    """Say whether a backup is one of those; what one that is not sealed lacks is the empty string."""
+    return all(("" if backup.get(name) is None else str(backup[name])) in values for name, values in filters)
 
 
 def _page(found: list[dict[str, JSON]], after: str | None, limit: int | None) -> list[dict[str, JSON]]:

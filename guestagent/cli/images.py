@@ -1,7 +1,7 @@
 """What an image builder and a puzzled operator ask of an image description."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cliff.command import Command
 
@@ -18,7 +18,7 @@ class Packages(Lines):
         parser.add_argument("datastore", metavar="DATASTORE")
         return parser
 
-    def lines(self, parsed: argparse.Namespace) -> Sequence[str]:
+    def found(self, parsed: argparse.Namespace) -> Sequence[str]:
         return image.packages(parsed.image, parsed.datastore, parsed.version)
 
 
@@ -31,10 +31,14 @@ class Check(Lines):
         parser.add_argument("--prefix", metavar="DIR", help="look for tools and libraries below this folder first")
         return parser
 
-    def lines(self, parsed: argparse.Namespace) -> Sequence[str]:
+    def found(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         rows = image.checks(parsed.image, datastore=parsed.datastore, version=parsed.version, prefix=parsed.prefix)
         self.failed = [name for name, fault in rows if fault]
-        return [f"{'FAILED' if fault else 'OK':7}{name}{': ' + fault if fault else ''}" for name, fault in rows]
+        return [{"name": name, "ok": not fault, "fault": fault or None} for name, fault in rows]
+
+    def line(self, each: Mapping[str, object]) -> str:
+        fault = f": {each['fault']}" if each["fault"] else ""
+        return f"{'OK' if each['ok'] else 'FAILED':7}{each['name']}{fault}"
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         super().take_action(parsed_args)

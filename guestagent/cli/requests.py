@@ -16,6 +16,15 @@ from guestagent.errors import Refused
 
 _TYPES = {"integer": int, "number": float}
 _METAVARS = {"integer": "N", "number": "N"}
+_LONGEST = 10.0 * 365 * 86400
+
+
+def seconds(text: str) -> float:
+    """Return a time to wait, more than nothing; ``ValueError`` for what is none."""
+    value = float(text)
+    if not 0 < value <= _LONGEST:
+        raise ValueError(text)
+    return value
 
 
 def declare(parser: argparse.ArgumentParser, verb: Verb) -> None:

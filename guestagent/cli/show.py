@@ -5,6 +5,7 @@ a table shows what lies inside in words and leaves empty things blank.
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,13 +70,27 @@ class Rows(Lister):
 
 
 class Lines(Command):
-    """A command whose result is plain lines."""
+    """A command whose result is plain lines, or with ``-f json`` a list."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        wanted = ("table", "json", "yaml", "value")
+        parser.add_argument("-f", "--format", choices=wanted, default="value", help="default: plain lines")
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        for line in self.lines(parsed_args):
-            print(line, file=self.app.stdout)
+        found = self.found(parsed_args)
+        if parsed_args.format in ("json", "yaml"):  # JSON is YAML
+            print(json.dumps(list(found), indent=2, ensure_ascii=False), file=self.app.stdout)
+            return 0
+        for each in found:
+            print(self.line(each), file=self.app.stdout)
         return 0
 
-    def lines(self, parsed: argparse.Namespace) -> Sequence[str]:
-        """Return the lines to print."""
+    def found(self, parsed: argparse.Namespace) -> Sequence[object]:
+        """Return what is to be printed."""
         raise TypeError(f"{type(self).__name__} prints nothing")
+
+    def line(self, each: Any) -> str:
+        """Return one line."""
+        return str(each)

@@ -156,6 +156,25 @@ def test_bad_input_ends_with_two_and_names_the_field(agent: LiveAgent) -> None:
     assert agent.run("settings", "set", "no_such_setting=1").status == 2
     assert agent.run("backup", "verify", str(uuid.uuid4()), "--digest", "XYZ").status == 2
     assert agent.run("prepare", request={"nonsense": 1}).status == 2
+    assert agent.run("status", "--wait", "BETTER").error["field"] == "wait"
+    assert agent.run("backup", "list", "--limit", "many").error["field"] == "limit"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "soon"])
+def test_a_deadline_that_is_none_ends_with_two(agent: LiveAgent, seconds: str) -> None:
+    answer = agent.run("--deadline", seconds, "status")
+    assert (answer.status, answer.error["field"]) == (2, "deadline")
+
+
+def test_images_are_asked_about_by_datastore_and_version(agent: LiveAgent) -> None:
+    packages = agent.ostler("image", "packages", agent.datastore, "--version", agent.version)
+    assert isinstance(packages, list)
+    assert packages == agent.ostler("image", "packages", agent.datastore, f"--version={agent.version}")
+    assert agent.run("image", "packages", agent.datastore, "--version", "0.1").status == 2
+    assert agent.run("image", "packages", "no-such-datastore").status == 2
+    checked = agent.run("image", "check", agent.datastore, "--version", agent.version)
+    assert isinstance(checked.json, list)
+    assert {"name", "ok"} <= set(checked.json[0])
 
 
 def test_nobody_there_ends_with_three(agent: LiveAgent) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from datastores.contract import Installation
 from guestagent import image as room
-from guestagent.errors import ImageMismatch
+from guestagent.errors import ImageMismatch, Refused
 from guestagent.host import LocalHost
 from guestagent.image import Image, checks, held, installation, packages, prove, read_image
 from tests.guests import Guests
@@ -95,13 +95,13 @@ def test_a_wrong_file_is_refused_by_the_name_of_what_is_wrong(
 
 def test_what_the_image_has_not_is_said_with_what_it_has(folder: Path) -> None:
     image = read_image(written(folder))
-    with pytest.raises(ImageMismatch, match="no other"):
+    with pytest.raises(Refused, match="no other"):
         image.facts("other", "1.2")
-    with pytest.raises(ImageMismatch, match="thing 1.2, not 1.3"):
+    with pytest.raises(Refused, match="thing 1.2, not 1.3"):
         image.facts("thing", "1.3")
-    with pytest.raises(ImageMismatch, match="no image file windows-95"):
+    with pytest.raises(Refused, match="no image file windows-95"):
         read_image("windows-95")
-    with pytest.raises(ImageMismatch, match="no other"):
+    with pytest.raises(Refused, match="no other"):
         checks(written(folder), datastore="other")
 
 
