@@ -9,13 +9,14 @@ exception, class or traceback ever crosses.
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import TypeGuard, cast
 
 from datastores.contract import JSON
 from guestagent.errors import DeadlinePassed, Fault, Refused, Told
 
 NAMES = ("request_id", "deadline", "caller", "tenant")
 _LONGEST = 200
+_FARTHEST = 1e11
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def unpack(
     """Return the envelope and the verb's own arguments; ``Refused`` names a member of a wrong kind."""
     given = {name: args.get(name, context.get(name)) for name in NAMES}
     deadline = given["deadline"]
-    if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float)):
+    if deadline is not None and not _is_time(deadline):
         raise Refused("deadline must be a number: seconds of Unix time", field="deadline")
     envelope = Envelope(
         request_id=_text(given["request_id"] or fallback_id, "request_id"),
@@ -80,6 +81,11 @@ def _told(given: Mapping[str, object]) -> Fault:
 
 def _maybe(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Say whether it is a moment that clocks can reach: neither infinite nor no number at all."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FARTHEST
 
 
 def _text(value: object, field: str) -> str:
