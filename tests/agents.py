@@ -131,13 +131,19 @@ class LiveAgent:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def start(self, kill_at: str | None = None, *, wait: bool = True) -> "LiveAgent":
-        """Start the agent; with ``kill_at`` it will kill itself there."""
+    def start(
+        self, kill_at: str | None = None, *, wait: bool = True, small: tuple[Path, int] | None = None
+    ) -> "LiveAgent":
+        """Start the agent; with ``kill_at`` it will kill itself there.
+
+        ``small``: a folder that is, for this life of the agent only, a disk of its own of so many bytes.
+        """
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OSTLER_")}
         environment["OSTLER_TEST"] = "1"
         if kill_at:
             environment["OSTLER_KILL_AT"] = kill_at
         command = [str(OSTLER), "agent", "start", "--config-file", str(self.configuration())]
+        command = [*(on_a_small_disk(*small) if small else ()), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         if wait:
@@ -237,6 +243,18 @@ def site(**options: int) -> Iterator[Site]:
         yield made
     finally:
         made.end()
+
+
+def on_a_small_disk(folder: Path, size: int) -> list[str]:
+    """Return the words before a command's that show it, and nobody else, a new disk of ``size`` bytes at ``folder``.
+
+    Who is not root becomes root in a user namespace, mounts, and is himself again in a second one.
+    """
+    script = f'mount -t tmpfs -o size={size},mode=755 tmpfs "$0" && exec'
+    if os.geteuid() == 0:
+        return ["unshare", "--mount", "sh", "-c", f'{script} "$@"', str(folder)]
+    again = f"unshare --user --map-user={os.geteuid()} --map-group={os.getegid()} --"
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", f'{script} {again} "$@"', str(folder)]
 
 
 def until(check: Callable[[], bool], timeout: float, what: str) -> None:

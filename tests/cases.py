@@ -55,7 +55,10 @@ def _node(guest: str, name: str, version: str, home: Path) -> Node:
 def sample_of(agent: LiveAgent) -> Sample:
     """Return the sample data of an agent's datastore, at its server."""
     module = declarations.installed()[agent.datastore].module
-    home = agent.site.folder / agent.guest_id
-    node = _node(agent.guest_id, agent.datastore, agent.version, home)
-    made: Sample = importlib.import_module(f"{module}.sample").SAMPLE(node)
+    made: Sample = importlib.import_module(f"{module}.sample").SAMPLE(node_of(agent))
     return made
+
+
+def node_of(agent: LiveAgent) -> Node:
+    """Return the node an agent keeps, to ask its server without the agent."""
+    return _node(agent.guest_id, agent.datastore, agent.version, agent.site.folder / agent.guest_id)
