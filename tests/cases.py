@@ -1,6 +1,7 @@
 """Which datastores the suites run on, asked of what is installed, and what a case needs to know of each."""
 
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from guestagent.node import node_for
 from tests.agents import LiveAgent
 from tests.guests import IMAGE, prefix
 
+COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
 Case = tuple[str, str, dict[str, str]]
 
 
@@ -22,6 +24,12 @@ def cases() -> list[Case]:
     for name in declarations.installed():
         found.append((name, image.versions(name)[0], {}))
     return found
+
+
+def frugal() -> list[Case]:
+    """Return the datastores that every run pays for: those of our own distribution; all of them in a long run."""
+    own = [case for case in cases() if declarations.installed()[case[0]].module.startswith("datastores.")]
+    return own if COUNT < 10 else cases()
 
 
 @pytest.fixture(scope="module", params=cases(), ids=lambda case: case[0])
