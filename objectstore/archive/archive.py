@@ -21,7 +21,7 @@ from objectstore.archive.vault import Vault
 from objectstore.archive.verify import Progress, Verified
 from objectstore.collection import Plan, plan
 from objectstore.keys import Keys
-from objectstore.store import BadRequest, Corrupt, Missing, Store, StoreError, split
+from objectstore.store import BadRequest, Corrupt, Denied, Exists, Missing, Store, StoreError, split
 
 
 class Archive:
@@ -39,7 +39,13 @@ class Archive:
         self.vault = Vault(store, realm, keys, cache)
 
     def draft(self, header: Header, *, workers: int = 2, nice: int = 0) -> Draft:
-        """Begin an attempt; leaving it unsealed stops its threads and deletes nothing."""
+        """Begin an attempt; leaving it unsealed stops its threads and deletes nothing.
+
+        ``Exists`` where a backup with this id was deleted: its tombstone would bury this one, too.
+        """
+        with suppress(Denied):  # who may only add cannot look
+            if self.vault.names.tomb(header.backup) in self._names(f"tomb.{header.backup}"):
+                raise Exists(f"backup {header.backup} was deleted, and its id is not used again", field="id")
         return Draft(self.vault, header, workers=workers, nice=nice)
 
     def find(self, backup: str, digest: str | None = None) -> Manifest:

@@ -92,11 +92,6 @@ class Buffers:
             self._free.append(buffer)
             self._monitor.changed.notify_all()
 
-    def drop(self) -> None:
-        """Let go of the free buffers at once, not when the collector finds them."""
-        with self._monitor.changed:
-            self._free.clear()
-
     def close(self) -> None:
         """Let the memory go now: what a cycle of objects holds is freed only when the collector comes by."""
         self._free.clear()

@@ -5,7 +5,6 @@ digest, too: where a part is equal to one of the parent's, that one is reference
 """
 
 import base64
-import binascii
 import json
 import struct
 import uuid
@@ -95,7 +94,7 @@ def _entry(row: JSON) -> Entry:
         case [str(path), str(stored), int(size), int(mode), str(identity), bool(private), *_]:
             try:
                 return check_entry(Entry(path, stored, size, mode, base64.b64decode(identity, validate=True), private))
-            except binascii.Error:
+            except ValueError:
                 raise Corrupt(f"inventory entry {path!r:.120} has an impossible identity") from None
     raise Corrupt("an inventory has an entry that is none")
 

@@ -81,11 +81,6 @@ class Intake:
         self._open.clear()
         self._buffers.close()
 
-    def drop(self) -> None:
-        """Let go of the memory; nothing is taken after this."""
-        self._open.clear()
-        self._buffers.drop()
-
     def _opened(self, track: Track) -> _Open:
         file = self._open.get(track.path)
         if file is None:

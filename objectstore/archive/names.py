@@ -7,7 +7,6 @@ from objectstore.store import check_container
 
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MANIFEST = re.compile(rf"manifest\.({_ID})\.({_ID})")
-_PACK = re.compile(rf"({_ID})\.(0|[1-9][0-9]{{0,8}})")
 _KEY = re.compile(rf"({_ID})\.(.+)")
 
 
@@ -55,12 +54,6 @@ def manifest_of(key: str) -> tuple[str, str] | None:
     """Return backup and attempt of a manifest's object name (without its container), or None."""
     found = _MANIFEST.fullmatch(key)
     return (found[1], found[2]) if found else None
-
-
-def pack_of(key: str) -> tuple[str, int] | None:
-    """Return attempt and number of a pack's object name, or None."""
-    found = _PACK.fullmatch(key)
-    return (found[1], int(found[2])) if found else None
 
 
 def key_of(key: str) -> tuple[str, str] | None:

@@ -56,12 +56,6 @@ class Packs:
         self._buffer = None
         self._buffers.close()
 
-    def drop(self) -> None:
-        """Let go of the memory; nothing is written after this."""
-        with self._lock:
-            self._buffer = None
-        self._buffers.drop()
-
     def _send(self) -> None:
         buffer, number, used = self._buffer, self._number, self._used
         if buffer is None:

@@ -5,6 +5,7 @@ import os
 import random  # noqa: TID251 - data to back up, no keys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -329,6 +330,16 @@ def test_the_wrong_key_reads_nothing_and_says_so() -> None:
     assert list(other.manifests()) == []
     with pytest.raises(Unavailable):
         other.purge_plan()
+
+
+def test_the_id_of_a_deleted_backup_is_not_used_again() -> None:
+    kept = archive()
+    made = take(kept, {"a": b"1"})
+    kept.delete(made.header.backup)
+    again = replace(header(), backup=made.header.backup)
+    with pytest.raises(Exists) as caught:
+        kept.draft(again)
+    assert caught.value.field == "id"
 
 
 def test_a_deleted_backup_stays_deleted_when_a_cluster_brings_its_manifest_back() -> None:
