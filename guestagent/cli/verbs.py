@@ -66,7 +66,8 @@ class ChangeObject(Changing, Object):
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
         operation = self.operation(parsed)
-        return operation if parsed.no_wait or not self.verb.mark.result else _object(operation.get("result"))
+        result = operation.get("result")  # None also where it is told once, and was
+        return operation if parsed.no_wait or not self.verb.mark.result or result is None else _object(result)
 
 
 class ChangeRows(Changing, Rows):

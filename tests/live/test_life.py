@@ -16,7 +16,7 @@ import pytest
 from datastores.contract import Secret
 from guestagent import declarations
 from tests.agents import LiveAgent, Site, site, until
-from tests.cases import sample_of
+from tests.cases import cases, sample_of
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
 SIZE = 8_000_000
@@ -182,5 +182,18 @@ def test_a_running_database_is_adopted_by_the_next_agent(agent: LiveAgent) -> No
     assert len([each for each in agent.servers() if each.pid == pid]) == 1
 
 
-def test_a_backup_of_another_datastore_or_version_is_refused(agent: LiveAgent) -> None:
+def test_a_backup_of_another_datastore_is_refused(agent: LiveAgent) -> None:
+    made = agent.ostler("backup", "create")
+    assert isinstance(made, dict)
+    name, version, options = next(case for case in cases() if case[0] != agent.datastore)
+    other = agent.site.agent("g9", name, version, **options).start()
+    try:
+        refused = other.run("prepare", request={"restore": {"backup": made["id"], "digest": made["digest"]}})
+        assert (refused.status, refused.error["type"]) == (7, "Mismatch")
+        assert other.status()["server_pid"] is None
+    finally:
+        other.end()
+
+
+def test_a_backup_that_is_not_there_is_not_found(agent: LiveAgent) -> None:
     assert agent.run("backup", "restore", str(uuid.uuid4())).status == 6
