@@ -1,6 +1,6 @@
 """The journal: what was asked of this agent, and how far it went."""
 
-from guestagent.journal.opening import Journal, look, open_journal, read_offline
+from guestagent.journal.opening import Journal, look, open_journal
 from guestagent.journal.outbox import Outbox, Report
 from guestagent.journal.rows import (
     CANCELLED,
@@ -27,5 +27,4 @@ __all__ = [
     "Row",
     "look",
     "open_journal",
-    "read_offline",
 ]

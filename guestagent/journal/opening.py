@@ -64,9 +64,11 @@ def open_journal(state_dir: Path) -> Journal:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = hold(state_dir)
     path = state_dir / "journal.db"
-    known = path.exists() and path.stat().st_size > 0
+    if not path.exists() or path.stat().st_size == 0:
+        # The key first: a journal that is there without its key is never believed again.
+        host_key(state_dir / "keys", create=True)
     database = Database(path)
-    host = _host(state_dir, database, create=not known)
+    host = _host(state_dir, database)
     journal = _assemble(database, host, lock, 0)
     _check(journal, host)
     return _assemble(database, host, lock, _next_epoch(journal))
@@ -82,24 +84,15 @@ def look(state_dir: Path) -> Journal:
     return _assemble(database, host_key(state_dir / "keys", create=False), lock, 0)
 
 
-def read_offline(state_dir: Path) -> list[dict[str, JSON]]:
-    """Return the operations in a dead agent's journal, results included, but for those that are told once."""
-    journal = look(state_dir)
-    try:
-        return [journal.told(row) for row in journal.ledger.all()]
-    finally:
-        journal.close()
-
-
 def _assemble(database: Database, host: Sealer, lock: Lock, epoch: int) -> Journal:
     facts = Facts(database, host)
     outbox = Outbox(database, host, facts)
     return Journal(Ledger(database, host, outbox), Bodies(database, host), outbox, facts, epoch, database, lock)
 
 
-def _host(state_dir: Path, database: Database, *, create: bool) -> Sealer:
+def _host(state_dir: Path, database: Database) -> Sealer:
     try:
-        return host_key(state_dir / "keys", create=create)
+        return host_key(state_dir / "keys", create=False)
     except JournalCorrupt as error:
         database.trouble = database.trouble or str(error)
         return Sealer(new_key())

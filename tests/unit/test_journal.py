@@ -13,7 +13,7 @@ import pytest
 
 from datastores.contract import Secret
 from guestagent.errors import JournalCorrupt, SecondAgent, UnknownOperation
-from guestagent.journal import RUNNING, SUCCEEDED, Journal, Row, look, open_journal, read_offline
+from guestagent.journal import RUNNING, SUCCEEDED, Journal, Row, look, open_journal
 from guestagent.journal.clock import now
 
 CANARY = "canary-7f3a9c"
@@ -127,14 +127,28 @@ def test_a_dead_agents_journal_is_read_and_not_changed(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "state", tmp_path / "killed")
     journal.close()
     database = (tmp_path / "killed" / "journal.db").read_bytes()
-    told = read_offline(tmp_path / "killed")
+    dead = look(tmp_path / "killed")
+    told = [dead.told(each) for each in dead.ledger.all()]
+    dead.close()
     assert [(each["id"], each["state"], each["result"]) for each in told] == [
         ("op-1", "succeeded", {"answer": 42}),
         ("op-2", "running", None),
     ]
     assert (tmp_path / "killed" / "journal.db").read_bytes() == database
     with pytest.raises(UnknownOperation):
-        read_offline(tmp_path / "nowhere")
+        look(tmp_path / "nowhere")
+
+
+def test_the_key_is_there_before_the_journal(tmp_path: Path) -> None:
+    """A kill in the middle of the very first start leaves a key without a journal, which is no trouble."""
+    open_journal(tmp_path / "state").close()
+    key = tmp_path / "state" / "keys" / "journal.key"
+    journal = tmp_path / "state" / "journal.db"
+    assert key.stat().st_ctime_ns <= journal.stat().st_ctime_ns
+    journal.write_bytes(b"")
+    again = open_journal(tmp_path / "state")
+    assert again.trouble is None
+    again.close()
 
 
 def test_a_torn_tail_is_dropped_and_the_rest_is_whole(tmp_path: Path) -> None:
