@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes import Recipe, Wrong
+from recipes import SYSTEM, Recipe, Wrong
+from wheels import bring
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 KEPT = Path("/usr/sbin/policy-rc.d.kept-by-ostler")
@@ -91,6 +92,8 @@ def install(wanted: Sequence[Recipe]) -> None:
             run(["dpkg", "--configure", "-a"], check=False)
             run(["apt-get", "update"], check=False)
             run(["apt-get", *INSTALL, *packages])
+        for each in wanted:
+            bring(each, SYSTEM, run)
     if Path("/run/systemd/system").is_dir():
         # Without this a machine with systemd would start them at its next boot.
         for unit in (unit for each in wanted for unit in each.units):
@@ -138,6 +141,7 @@ def unpack(recipe: Recipe, prefix: Path) -> None:
         for deb in sorted(debs.glob("*.deb")):
             run(["dpkg", "-x", str(deb), str(prefix)])
         shutil.rmtree(debs)
+        bring(recipe, prefix / "usr", run)
         recipe.stamp(prefix).write_text("unpacked whole\n")
 
 

@@ -33,16 +33,20 @@ class Recipe:
     version: tuple[str, ...]
     owner: str
     units: tuple[str, ...]
+    wheel: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """Read one file; ``Wrong`` names the key that is missing or unknown."""
         table = tomllib.loads(path.read_text())
-        known = {"for", "packages", "private", "programs", "version", "owner", "units"}
-        odd = sorted(set(table) - known) or sorted(known - {"private", "owner", "units"} - set(table))
+        optional = {"private", "owner", "units", "wheel", "older"}
+        known = {"for", "packages", "programs", "version", *optional}
+        odd = sorted(set(table) - known) or sorted(known - optional - set(table))
         if odd:
             raise Wrong(f"{path.name}: the key {odd[0]!r} is unknown or missing")
-        lists = {key: tuple(table.get(key, ())) for key in ("packages", "private", "programs", "version", "units")}
+        keys = ("packages", "private", "programs", "version", "units", "wheel", "older")
+        lists = {key: tuple(table.get(key, ())) for key in keys}
         return cls(path.stem, table["for"], owner=table.get("owner", ""), **lists)
 
     def home(self, prefix: Path, *, private: bool = False) -> Path | None:
