@@ -1,0 +1,2 @@
+from datastores.contract import Backup
+class MongoBackup(Backup): pass

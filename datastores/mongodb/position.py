@@ -1,0 +1,65 @@
+"""Where a server stands: a moment of its oplog, and under which reign."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Timestamp
+
+from datastores.contract import JSON, Mismatch
+from datastores.mongodb.client import Client
+
+
+@dataclass(frozen=True)
+class Position:
+    """A majority-committed moment of the oplog; ``rollback`` counts the rollbacks this server has seen."""
+
+    seconds: int
+    increment: int
+    term: int
+    rollback: int
+
+    @property
+    def ts(self) -> Timestamp:
+        """Return the moment as the oplog has it."""
+        return Timestamp(self.seconds, self.increment)
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return it as it is shown and kept."""
+        return {
+            "seconds": self.seconds,
+            "increment": self.increment,
+            "term": self.term,
+            "rollback_id": self.rollback,
+        }
+
+    @classmethod
+    def of(cls, position: Mapping[str, JSON]) -> "Position":
+        """Read one back; ``Mismatch`` where it is not whole."""
+        values = [position.get(each) for each in ("seconds", "increment", "term", "rollback_id")]
+        numbers = [each for each in values if isinstance(each, int)]
+        if len(numbers) != len(values):
+            raise Mismatch("the backup's position is not a moment of an oplog")
+        return cls(*numbers)
+
+    def __str__(self) -> str:
+        return f"{self.seconds}.{self.increment} (term {self.term})"
+
+
+def shown(moment: Timestamp) -> str:
+    """Return a moment as messages have it."""
+    return f"{moment.time}.{moment.inc}"
+
+
+def now(client: Client) -> Position:
+    """Return the newest moment that a majority holds; ``rollback`` and term are as they are at the same time."""
+    status = client.admin.command("replSetGetStatus")
+    found = status["optimes"]["readConcernMajorityOpTime"]
+    rollback = client.local["system.rollback.id"].find_one({"_id": "rollbackId"}) or {}
+    return Position(found["ts"].time, found["ts"].inc, int(status["term"]), int(rollback.get("rollbackId", 0)))
+
+
+def set_id(client: Client) -> str:
+    """Return the identity of the data: that of the replica set, made when its first member was initiated."""
+    config: dict[str, Any] = client.admin.command("replSetGetConfig")["config"]
+    return str(config["settings"]["replicaSetId"])
