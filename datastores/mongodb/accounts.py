@@ -38,7 +38,9 @@ class MongoDatabases(Databases):
         with agent(self.node) as client, told("database"):
             twin = next((each for each in names(client) if each != name and _folded(each) == _folded(name)), None)
             if twin is not None:
-                raise BadInput(f"database {name!r} is refused: it differs from {twin!r} in case alone", field="database")
+                raise BadInput(
+                    f"database {name!r} is refused: it differs from {twin!r} in case alone", field="database"
+                )
             client[name].command("listCollections", nameOnly=True)
             client[AUTH][REGISTER].replace_one({"_id": name}, {}, upsert=True)
 

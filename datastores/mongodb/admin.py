@@ -82,7 +82,10 @@ class MongoAdmin(Admin):
         mark = uuid.uuid4().hex
         with agent(self.node, timeout=15) as client:
             kept = client[AUTH].get_collection(
-                STATE, write_concern=MAJORITY, read_concern=ReadConcern("majority"), read_preference=ReadPreference.PRIMARY
+                STATE,
+                write_concern=MAJORITY,
+                read_concern=ReadConcern("majority"),
+                read_preference=ReadPreference.PRIMARY,
             )
             kept.replace_one({"_id": "probe"}, {"mark": mark}, upsert=True)
             found = kept.find_one({"_id": "probe"})

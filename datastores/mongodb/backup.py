@@ -1,2 +1,87 @@
-from datastores.contract import Backup
-class MongoBackup(Backup): pass
+"""Backups of a MongoDB server: which snapshot is due, data folders, and what a kill left behind."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datastores.contract import Backup, Checkpoint, Extent, File, Limits, Mismatch, Since, Snapshot
+from datastores.mongodb import oplog, private
+from datastores.mongodb.admin import STATE
+from datastores.mongodb.catalog import wanted
+from datastores.mongodb.client import AUTH, Client, agent
+from datastores.mongodb.position import Position, set_id, shown
+from datastores.mongodb.reading import Reader
+from datastores.mongodb.restore import RESTORED, Restored
+from datastores.mongodb.snapshot import Full, Increment, Taken
+
+LONG = 3600.0
+
+
+class MongoBackup(Backup):
+    """Full by raw batches, increments as slices of the oplog."""
+
+    def server_id(self) -> str:
+        """Return the identity of the replica set whose member answers: made with it, and anew by every restore."""
+        with agent(self.node) as client:
+            return set_id(client)
+
+    @contextlib.contextmanager
+    def snapshot(self, since: Since | None, limits: Limits) -> Iterator[Snapshot]:
+        """Read the server; on leaving, also by an error, no cursor is left on it.
+
+        ``Hole`` where the oplog since the parent has a gap; with ``on_hole`` ``full`` a full then.
+        """
+        with agent(self.node, timeout=LONG) as client:
+            server_id = set_id(client)
+            if since is not None and since.checkpoint.server_id != server_id:
+                raise Mismatch("the parent is a backup of other data", hint="take a full: --parent none")
+            with contextlib.closing(Reader(client)) as reader:
+                yield self._due(client, reader, server_id, since, limits)
+
+    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+        """Fill the empty folder ``into`` by a private server on it; only the agent's own account can log in as agent."""
+        Restored(self.node, into, checkpoint).fill(files, extents)
+
+    def confirm(self, checkpoint: Checkpoint) -> None:
+        """Raise ``Mismatch`` unless the running server stands exactly at ``checkpoint``.
+
+        The server whose backup it is: by its oplog, in which nothing of the tenant's may have come after.  A restored
+        one: by what the private server wrote when the last entry was applied; what tenants did since does not count.
+        """
+        position = Position.of(checkpoint.position)
+        with agent(self.node) as client:
+            if set_id(client) == checkpoint.server_id:
+                _stands(client, position)
+                return
+            kept = client[AUTH][STATE].find_one({"_id": RESTORED}) or {}
+            if kept.get("server_id") != checkpoint.server_id or kept.get("position") != position.to_json():
+                raise Mismatch(f"the server's data is not that of {position}")
+
+    def sweep(self) -> None:
+        """Remove what a killed restore left; a cursor of a killed snapshot the server ends, its connection is gone."""
+        private.sweep(self.node)
+
+    def _due(self, client: Client, reader: Reader, server_id: str, since: Since | None, limits: Limits) -> Taken:
+        if since is not None:
+            position = Position.of(since.checkpoint.position)
+            hole = oplog.gap(client, position)
+            if hole is None:
+                return Increment(server_id, reader, limits, tuple(since.files), position)
+            if since.on_hole != "full":
+                raise hole
+        made = Full(server_id, reader, limits)
+        made.estimate = sum(int(client[each].command("dbStats")["dataSize"]) for each in client.list_database_names())
+        return made
+
+
+def _stands(client: Client, position: Position) -> None:
+    """Look for what came after; our own marks, and what the server writes by itself, do not count."""
+    hole = oplog.gap(client, position)
+    if hole is not None:
+        raise Mismatch(f"the server does not stand at {position}: {hole}")
+    after = client.local[oplog.OPLOG].find({"ts": {"$gt": position.ts}, "op": {"$ne": "n"}}, {"ts": 1, "ns": 1, "o": 1})
+    for entry in after:
+        database, _, name = entry["ns"].partition(".")
+        made = entry["o"].get("create", name) if name == "$cmd" else name
+        if wanted(database, str(made)):
+            raise Mismatch(f"the server stands at {shown(entry['ts'])} or later, not at {position}")

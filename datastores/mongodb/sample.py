@@ -129,7 +129,9 @@ def _lot(lot: int) -> dict[tuple[str, str], list[Document]]:
         {"_id": _text("u", lot, n, size=16), "mail": f"{lot}.{n}@example.org", "notes": _text("m", lot, n, size=320)}
         for n in range(USERS)
     ]
-    articles = [{"_id": lot * ARTICLES + n, "text": " ".join(_words(lot, n)), "raw": _blob(lot, n)} for n in range(ARTICLES)]
+    articles = [
+        {"_id": lot * ARTICLES + n, "text": " ".join(_words(lot, n)), "raw": _blob(lot, n)} for n in range(ARTICLES)
+    ]
     return {
         (SHOP, "orders"): [_order(lot, n) for n in range(ORDERS)],
         (SHOP, "users"): users,
@@ -152,8 +154,12 @@ def _put(client: Client, lots: range) -> int:
         for (database, name), documents in _lot(lot).items():
             client[database][name].bulk_write([ReplaceOne({"_id": e["_id"]}, e, upsert=True) for e in documents])
             size += sum(len(encode(each)) for each in documents)
-    client[SHOP].events.insert_many([{"lot": lot, "what": _text("e", lot, n, size=40)} for lot in lots for n in range(4)])
-    heat = [{"at": EPOCH + timedelta(minutes=lot * 5 + n), "room": n % 2, "c": n * 0.5} for lot in lots for n in range(5)]
+    client[SHOP].events.insert_many(
+        [{"lot": lot, "what": _text("e", lot, n, size=40)} for lot in lots for n in range(4)]
+    )
+    heat = [
+        {"at": EPOCH + timedelta(minutes=lot * 5 + n), "room": n % 2, "c": n * 0.5} for lot in lots for n in range(5)
+    ]
     client[SHOP].heat.insert_many(heat)
     return size
 
@@ -177,7 +183,9 @@ def _digest(client: Client, database: str, info: Mapping[str, Any]) -> str:
         total = (total + int.from_bytes(blake3(document.raw).digest(16), "big")) % (1 << 128)
         count += 1
     shape = {key: value for key, value in info.items() if key != "info"}
-    indexes = sorted(blake3(encode(dict(sorted(each.items())))).hexdigest() for each in _indexes(client, database, name))
+    indexes = sorted(
+        blake3(encode(dict(sorted(each.items())))).hexdigest() for each in _indexes(client, database, name)
+    )
     return f"{count}:{total:032x}:{blake3(encode(shape)).hexdigest(8)}:{blake3(repr(indexes).encode()).hexdigest(8)}"
 
 

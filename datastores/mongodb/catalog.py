@@ -1,0 +1,123 @@
+"""What there is on a server beside documents: collections with their options and indexes.
+
+A collection is known by its UUID, whatever it is called meanwhile; views are documents of ``system.views``, a time
+series is its buckets, users and roles are documents of ``admin``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bson import Binary, decode, encode
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
+
+from datastores.contract import Mismatch
+from datastores.mongodb.admin import STATE
+from datastores.mongodb.client import AUTH, Client, Document
+from datastores.mongodb.reading import listing
+from datastores.mongodb.root import TEMPORARY
+
+METADATA = "metadata.bson"
+FORMAT = 1
+NAMESPACE_NOT_FOUND = 26
+ACCOUNTS = {"system.users": "ostler.users", "system.roles": "ostler.roles"}
+"""Where users and roles wait in a restore, until the server has looked at them."""
+_SHALLOW: CodecOptions[dict[str, Any]] = CodecOptions(document_class=dict)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One collection: where it is, its options and indexes as the server tells them, raw."""
+
+    uuid: bytes
+    database: str
+    name: str
+    path: str
+    info: RawBSONDocument
+    indexes: Sequence[RawBSONDocument] = field(default=())
+
+    @property
+    def binary(self) -> Binary:
+        """Return the UUID as the server wants it."""
+        return Binary(self.uuid, 4)
+
+
+def wanted(database: str, name: str) -> bool:
+    """Say whether a collection belongs to a backup: all but the server's own and what is our own passing state."""
+    if database in ("local", "config"):
+        return False
+    if database == AUTH:
+        return name in ACCOUNTS or not (name.startswith("system.") or name in (STATE, TEMPORARY))
+    return name != "system.profile"
+
+
+def collections(client: Client) -> Iterator[Collection]:
+    """Yield what there is to be read, database by database."""
+    for database in sorted(client.list_database_names()):
+        for info in listing(client, database, {"listCollections": 1}):
+            name = str(info["name"])
+            if info["type"] == "collection" and wanted(database, name):
+                uuid = bytes(info["info"]["uuid"])
+                found = Collection(uuid, database, name, f"data/{uuid.hex()}.bson", info)
+                yield replace(found, indexes=_indexes(client, found))
+
+
+def still_there(client: Client, collection: Collection) -> bool:
+    """Say whether a collection exists, under whatever name."""
+    only = {"info.uuid": collection.binary}
+    return bool(listing(client, collection.database, {"listCollections": 1, "filter": only}))
+
+
+def dump(client: Client, found: Sequence[Collection]) -> bytes:
+    """Return the metadata file."""
+    told = client.admin.command("getParameter", 1, featureCompatibilityVersion=1)
+    rows = [
+        {"uuid": each.binary, "db": each.database, "path": each.path, "info": each.info, "indexes": list(each.indexes)}
+        for each in found
+    ]
+    compatible = str(told["featureCompatibilityVersion"]["version"])
+    return encode({"format": FORMAT, "compatibility": compatible, "collections": rows})
+
+
+def load(content: bytes) -> tuple[str, list[Collection]]:
+    """Read a metadata file: feature compatibility version and collections."""
+    told = RawBSONDocument(content)
+    if told["format"] != FORMAT:
+        raise Mismatch(f"the backup's metadata has format {told['format']}, this is {FORMAT}")
+    rows = [
+        Collection(bytes(row["uuid"]), row["db"], row["info"]["name"], row["path"], row["info"], list(row["indexes"]))
+        for row in told["collections"]
+    ]
+    return str(told["compatibility"]), rows
+
+
+def creation(collection: Collection, name: str) -> Document:
+    """Return the oplog's command that makes a collection of these options."""
+    options: Mapping[str, Any] = collection.info["options"]
+    made: Document = {"create": name, **{key: value for key, value in options.items() if key != "autoIndexId"}}
+    identity = collection.info.get("idIndex")
+    return made | ({"idIndex": identity} if identity is not None else {})
+
+
+def shallow(raw: RawBSONDocument) -> dict[str, Any]:
+    """Return a document's fields by name, what is nested in them still raw."""
+    return dict(raw.items())
+
+
+def plain(raw: RawBSONDocument) -> dict[str, Any]:
+    """Return a small document decoded."""
+    return decode(raw.raw, _SHALLOW)
+
+
+def _indexes(client: Client, collection: Collection) -> list[RawBSONDocument]:
+    """Return the indexes that are ready; one that is being built will be in the oplog when it is."""
+    command = {"listIndexes": collection.binary, "includeBuildUUIDs": True}
+    try:
+        found = listing(client, collection.database, command)
+    except OperationFailure as error:
+        if error.code != NAMESPACE_NOT_FOUND:
+            raise
+        return []
+    return [each for each in found if "buildUUID" not in each]

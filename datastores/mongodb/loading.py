@@ -1,0 +1,149 @@
+"""Bringing a backup into a private server: collections under their old UUIDs, documents as bytes, indexes at the end.
+
+Indexes wait until the oplog was applied: what is read while it is written to may break a unique index, the
+exact moment does not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bson import Binary
+from bson.raw_bson import RawBSONDocument
+
+from datastores.contract import Buffer, Incomplete, Mismatch
+from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
+from datastores.mongodb.client import AUTH, Client, Document
+from datastores.mongodb.documents import RAW, documents
+
+LOT_BYTES, LOT_DOCUMENTS = 12_000_000, 20_000
+DUPLICATE = 11000
+VIEWS = "system.views"
+
+
+@dataclass
+class Kept:
+    """A collection in the server: its name by now, and the indexes it will have."""
+
+    database: str
+    name: str
+    capped: bool = False
+    indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Shelf:
+    """The collections of the private server by UUID, and what is done to them as a whole."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.kept: dict[bytes, Kept] = {}
+        self._aside = 0
+
+    def listed(self, collection: Collection) -> None:
+        """Make a collection that the metadata lists."""
+        name = placed(collection.database, collection.name)
+        indexes = {str(each["name"]): shallow(each) for each in collection.indexes}
+        self.make(collection.uuid, collection.database, name, creation(collection, name))
+        self.kept[collection.uuid].indexes.update(indexes)
+
+    def make(self, uuid: bytes, database: str, name: str, command: Mapping[str, Any]) -> None:
+        """Make a collection with this UUID by the oplog's own command; one that is there already is left."""
+        if uuid in self.kept:
+            return
+        self.make_way(database, name)
+        self.command(database, uuid, command)
+        self.kept[uuid] = Kept(database, name, bool(command.get("capped")))
+
+    def drop(self, uuid: bytes) -> None:
+        """Drop a collection; no error where there is none."""
+        gone = self.kept.pop(uuid, None)
+        if gone is not None:
+            self.command(gone.database, uuid, {"drop": gone.name})
+
+    def rename(self, uuid: bytes, name: str) -> None:
+        """Call a collection something else, and whatever had that name something else again."""
+        there = self.kept.get(uuid)
+        if there is None or there.name == name:
+            return
+        self.make_way(there.database, name)
+        source, target = f"{there.database}.{there.name}", f"{there.database}.{name}"
+        self.client.admin.command("renameCollection", source, to=target)
+        there.name = name
+
+    def make_way(self, database: str, name: str) -> None:
+        """Put aside a collection that has this name: its own end or new name is still to come."""
+        for uuid, each in list(self.kept.items()):
+            if (each.database, each.name) == (database, name):
+                self._aside += 1
+                self.rename(uuid, f"ostler-aside-{self._aside}")
+
+    def command(self, database: str, uuid: bytes, command: Mapping[str, Any]) -> None:
+        """Have the server apply one command of an oplog."""
+        entry = {"op": "c", "ns": f"{database}.$cmd", "ui": Binary(uuid, 4), "o": dict(command)}
+        self.client.admin.command("applyOps", [entry])
+
+    def load(self, uuid: bytes, pieces: Iterable[Buffer]) -> None:
+        """Put a collection's documents in, in their order."""
+        lot, size = list[RawBSONDocument](), 0
+        for each in documents(pieces):
+            if lot and (size + len(each) > LOT_BYTES or len(lot) >= LOT_DOCUMENTS):
+                self._insert(uuid, lot)
+                lot, size = [], 0
+            lot.append(RawBSONDocument(each, RAW))
+            size += len(each)
+        if lot:
+            self._insert(uuid, lot)
+
+    def build(self) -> None:
+        """Build every index, now that the documents are those of one moment."""
+        for each in self.kept.values():
+            specs = [spec for name, spec in each.indexes.items() if name != "_id_" and not spec.get("clustered")]
+            if specs:
+                plain = [{key: value for key, value in spec.items() if key != "ns"} for spec in specs]
+                self.client[each.database].command("createIndexes", each.name, indexes=plain)
+
+    def _insert(self, uuid: bytes, lot: Sequence[RawBSONDocument]) -> None:
+        there = self.kept[uuid]
+        if there.name == VIEWS:
+            self.client.admin.command("applyOps", [_inserted(there, uuid, each) for each in lot])
+            return
+        command: Document = {"insert": there.name, "documents": list(lot), "ordered": there.capped}
+        rest, at = len(lot), 0
+        while rest:
+            command["documents"] = list(lot[at:])
+            reply = self.client[there.database].command(command | {"bypassDocumentValidation": True})
+            errors = reply.get("writeErrors", [])
+            # A document that was taken out and put in again while we read may come twice; the oplog has its end.
+            wrong = next((each for each in errors if each["code"] != DUPLICATE), None)
+            if wrong is not None:
+                raise Mismatch(f"a document of {there.database}.{there.name} was refused: {wrong['errmsg'][:200]}")
+            if not (there.capped and errors):
+                return
+            at += errors[0]["index"] + 1
+            rest = len(lot) - at
+
+
+def placed(database: str, name: str) -> str:
+    """Return where a collection is put: users and roles wait beside, until the server has looked at them."""
+    return ACCOUNTS.get(name, name) if database == AUTH else name
+
+
+def known(database: str, name: str) -> bool:
+    """Say whether a collection that the oplog makes belongs to the backup."""
+    return wanted(database, name)
+
+
+def _inserted(there: Kept, uuid: bytes, document: RawBSONDocument) -> Document:
+    return {"op": "i", "ns": f"{there.database}.{there.name}", "ui": Binary(uuid, 4), "o": document}
+
+
+def whole(size: int, name: str, pieces: Iterable[tuple[str, int, Buffer]]) -> Iterable[Buffer]:
+    """Yield a file's pieces; ``Incomplete`` where one is missing."""
+    at = 0
+    for _, offset, piece in pieces:
+        if offset != at:
+            raise Incomplete(f"the backup's file {name} has a gap at {at}")
+        at += len(piece)
+        yield piece
+    if at != size:
+        raise Incomplete(f"the backup's file {name} has {at} bytes instead of {size}")
