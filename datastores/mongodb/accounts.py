@@ -72,7 +72,7 @@ class MongoUsers(Users):
             NAMES["database"].check(each, "database")
         with agent(self.node) as client, told("user"):
             _require_databases(client, databases)
-            account = {"pwd": password.reveal(), "roles": _roles(databases), "mechanisms": [MECHANISM]}
+            account: Document = {"pwd": password.reveal(), "roles": _roles(databases), "mechanisms": [MECHANISM]}
             there = _found(client, name) is not None
             client[AUTH].command("updateUser" if there else "createUser", name, **account)
 

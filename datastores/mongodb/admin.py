@@ -104,7 +104,7 @@ def write_keyfile(node: Node, data: Path) -> None:
 
 def make_account(node: Node, client: Client) -> None:
     """Have our account with our password, whatever was there under its name."""
-    account = {"pwd": agent_password(node).reveal(), "roles": list(OURS), "mechanisms": [MECHANISM]}
+    account: Document = {"pwd": agent_password(node).reveal(), "roles": list(OURS), "mechanisms": [MECHANISM]}
     try:
         client[AUTH].command("updateUser", ACCOUNT, **account)
     except OperationFailure as error:

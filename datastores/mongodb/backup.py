@@ -39,7 +39,7 @@ class MongoBackup(Backup):
                 yield self._due(client, reader, server_id, since, limits)
 
     def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
-        """Fill the empty folder ``into`` by a private server on it; only the agent's own account can log in as agent."""
+        """Fill the empty folder ``into`` by a private server on it; the agent's own account is this guest's."""
         Restored(self.node, into, checkpoint).fill(files, extents)
 
     def confirm(self, checkpoint: Checkpoint) -> None:

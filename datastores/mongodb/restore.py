@@ -8,7 +8,7 @@ from pathlib import Path
 from datastores.contract import Buffer, Checkpoint, Extent, File, Incomplete, Mismatch, Node
 from datastores.mongodb.admin import STATE, make_account, write_keyfile
 from datastores.mongodb.catalog import ACCOUNTS, METADATA, load
-from datastores.mongodb.client import ACCOUNT, AUTH, Client
+from datastores.mongodb.client import ACCOUNT, AUTH, Client, Document
 from datastores.mongodb.loading import Shelf, whole
 from datastores.mongodb.position import Position
 from datastores.mongodb.private import private
@@ -68,7 +68,7 @@ class Restored:
         # The server's own catalogue of users begins with the first one.
         make_account(self._node, client)
         options = {"tempUsersCollection": ACCOUNTS["system.users"], "tempRolesCollection": ACCOUNTS["system.roles"]}
-        there = {option: f"{AUTH}.{name}" for option, name in options.items() if name in names}
+        there: Document = {option: f"{AUTH}.{name}" for option, name in options.items() if name in names}
         if "tempUsersCollection" in there:
             client[AUTH][ACCOUNTS["system.users"]].delete_many({"_id": {"$in": ours}})
         if there:

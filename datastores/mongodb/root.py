@@ -69,7 +69,7 @@ def merge_user(client: Client, user: Document) -> None:
     temporary = client[AUTH][TEMPORARY]
     temporary.drop()
     temporary.insert_one(user)
-    merge = {"tempUsersCollection": f"{AUTH}.{TEMPORARY}", "db": "", "drop": False}
+    merge: Document = {"tempUsersCollection": f"{AUTH}.{TEMPORARY}", "db": "", "drop": False}
     client.admin.command("_mergeAuthzCollections", 1, **merge)
     temporary.drop()
 

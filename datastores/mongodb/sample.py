@@ -11,19 +11,17 @@ from typing import Any
 
 from blake3 import blake3
 from bson import Decimal128, ObjectId, encode
-from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import OperationFailure
 
 from datastores.contract import Sample, Secret
 from datastores.mongodb.accounts import SYSTEM
 from datastores.mongodb.client import Client, Document, agent, outside
+from datastores.mongodb.documents import documents
 
 SHOP, BOOKS = "sample_shop", "sample_books"
 ORDERS, USERS, ARTICLES = 24, 10, 4
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
-RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _BATCH = 16
 
 
@@ -179,8 +177,8 @@ def _change(client: Client, lot: int, seed: int) -> int:
 def _digest(client: Client, database: str, info: Mapping[str, Any]) -> str:
     """Return the digest of one collection; its documents count whatever their order."""
     name, total, count = info["name"], 0, 0
-    for document in client[database].get_collection(name, codec_options=RAW).find({}):
-        total = (total + int.from_bytes(blake3(document.raw).digest(16), "big")) % (1 << 128)
+    for document in documents(client[database][name].find_raw_batches({})):
+        total = (total + int.from_bytes(blake3(document).digest(16), "big")) % (1 << 128)
         count += 1
     shape = {key: value for key, value in info.items() if key != "info"}
     indexes = sorted(

@@ -151,13 +151,17 @@ def _change(client: Client, way: Way, value: str) -> None:
     elif way.parameter == OPLOG:
         client.admin.command("replSetResizeOplog", 1, size=float(value))
     else:
-        client.admin.command("setParameter", 1, **{way.parameter: _driver(way.rule, value)})
+        client.admin.command("setParameter", 1, **_parameter(way, value))
 
 
 def _component(name: str) -> list[str]:
     """Return the path of ``systemLog[.component.X[.Y]].verbosity`` in the server's tree of components."""
     path = name.removeprefix("systemLog.").removesuffix("verbosity").removeprefix("component.").strip(".")
     return path.split(".") if path else []
+
+
+def _parameter(way: Way, value: str) -> Document:
+    return {way.parameter: _driver(way.rule, value)}
 
 
 def _driver(rule: Rule, value: str) -> object:
