@@ -149,9 +149,9 @@ def _put(client: Client, lots: range) -> int:
     """Write some lots, as often as one likes; return about how many bytes they have."""
     size = 0
     for lot in lots:
-        for (database, name), documents in _lot(lot).items():
-            client[database][name].bulk_write([ReplaceOne({"_id": e["_id"]}, e, upsert=True) for e in documents])
-            size += sum(len(encode(each)) for each in documents)
+        for (database, name), rows in _lot(lot).items():
+            client[database][name].bulk_write([ReplaceOne({"_id": e["_id"]}, e, upsert=True) for e in rows])
+            size += sum(len(encode(each)) for each in rows)
     client[SHOP].events.insert_many(
         [{"lot": lot, "what": _text("e", lot, n, size=40)} for lot in lots for n in range(4)]
     )

@@ -1,0 +1,440 @@
+"""MongoDB's backups on a real server: bytes as they are, the exact moment, gaps that are seen, servers that die."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from bson import Int64, encode
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from datastores.contract import DatastoreError, Hole, Incomplete, Limits, Mismatch, Node, Secret, Users
+from datastores.manager import Manager
+from datastores.mongodb.client import agent
+from datastores.mongodb.position import Position
+from tests.fakes_host import Keeper, Taken, restore
+from tests.guests import Guests, sample
+
+COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+Client = MongoClient[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def served(inn: Guests) -> Manager:
+    return inn.manager("mongodb")
+
+
+@pytest.fixture
+def client(served: Manager) -> Iterator[Client]:
+    served.service.start()
+    with agent(served.node, timeout=60) as made:
+        yield made
+        for name in set(made.list_database_names()) - {"admin", "local", "config"}:
+            made.drop_database(name)
+
+
+def brought_back(inn: Guests, taken: Taken) -> Manager:
+    """Restore into a new guest, as the operation does."""
+    manager = inn.manager("mongodb", start=False)
+    manager.settings.ensure()
+    places, host = manager.node.places, manager.node.host
+    host.folder(places.staging)
+    restore(manager.backup, taken, places.staging)
+    host.exchange(places.staging, places.data)
+    manager.service.start()
+    manager.admin.secure()
+    manager.backup.confirm(taken.checkpoint)
+    return manager
+
+
+def documents(node: Node, database: str, name: str) -> list[bytes]:
+    """Return the documents of a collection in natural order, as they are stored."""
+    with agent(node) as client:
+        found = client.get_database(database, RAW)[name].find({}, sort=[("$natural", 1)])  # type: ignore[arg-type]
+        return [each.raw for each in found]  # type: ignore[attr-defined]
+
+
+def odd(number: int, *fields: bytes) -> RawBSONDocument:
+    body = b"\x10_id\x00" + number.to_bytes(4, "little") + b"".join(fields) + b"\x00"
+    return RawBSONDocument((len(body) + 4).to_bytes(4, "little") + body)
+
+
+def test_documents_come_back_byte_for_byte(served: Manager, inn: Guests, client: Client) -> None:
+    one = b"\x10a\x00\x01\x00\x00\x00"
+    two = b"\x10a\x00\x02\x00\x00\x00"
+    rows = [
+        odd(1, one, two),
+        odd(2, b"\x06old\x00"),
+        odd(3, b"\x0esym\x00\x04\x00\x00\x00abc\x00"),
+        odd(4, b"\xffleast\x00", b"\x7fmost\x00"),
+        odd(5, b"\x01nan\x00\x01\x00\x00\x00\x00\x00\xf8\x7f", b"\x12\x00" + b"\x07" * 8),
+        odd(6, b"\x0dcode\x00\x0a\x00\x00\x00return 1;\x00", b"\x0bre\x00^a\x00im\x00"),
+        odd(7, b"\x03in\x00" + odd(0, one, two).raw),
+    ]
+    client.odd.command("insert", "kinds", documents=rows)
+    wanted = documents(served.node, "odd", "kinds")
+    assert {each.raw for each in rows} == set(wanted)
+    full = Keeper().take(served.backup)
+    client.odd.command("insert", "kinds", documents=[odd(8, two, one, two)])
+    client.odd.kinds.update_one({"_id": 1}, {"$set": {"b": 1}})
+    taken = Keeper(full).take(served.backup)
+    back = brought_back(inn, taken)
+    assert documents(back.node, "odd", "kinds") == documents(served.node, "odd", "kinds")
+    assert odd(8, two, one, two).raw in documents(back.node, "odd", "kinds")
+    back.service.stop()
+
+
+def history(client: Client) -> None:
+    """Change structure and documents in every way an oplog tells of."""
+    db = client.story
+    db.old.rename("renamed")
+    db.renamed.create_index("late", expireAfterSeconds=86400)
+    db.command("collMod", "renamed", index={"name": "late_1", "expireAfterSeconds": 90000})
+    db.command("collMod", "renamed", validator={"n": {"$gte": -5}})
+    db.renamed.drop_index("n_1")
+    db.victim.drop()
+    db.create_collection("victim", capped=True, size=4096)
+    db.victim.insert_many([{"n": n, "pad": "x" * 100} for n in range(100)])
+    db.renamed.aggregate([{"$match": {"n": {"$lt": 50}}}, {"$out": "copied"}])
+    db.renamed.aggregate([{"$match": {"n": {"$lt": 70}}}, {"$out": "copied"}])
+    client.doomed.some.insert_one({"gone": True})
+    client.drop_database("doomed")
+    client.drop_database("earlier")
+    with client.start_session() as session, session.start_transaction():
+        db.renamed.insert_many([{"n": 1000 + n} for n in range(50)], session=session)
+        db.renamed.update_many({"n": {"$lt": 10}}, {"$set": {"moved": True}}, session=session)
+        db.renamed.delete_many({"n": {"$gte": 90, "$lt": 100}}, session=session)
+    db.create_collection("seen", viewOn="renamed", pipeline=[{"$match": {"moved": True}}])
+    db.command("collMod", "seen", viewOn="renamed", pipeline=[{"$match": {"moved": False}}])
+    db.create_collection("warm", timeseries={"timeField": "t", "metaField": "m"})
+    db.heat.insert_many([{"t": at(n), "m": "b", "v": n} for n in range(40)])
+    db.renamed.update_many({}, {"$push": {"list": {"$each": [1, 2, 3]}}, "$inc": {"count": 2}})
+    db.renamed.update_many({}, {"$pop": {"list": -1}})
+    db.command({"convertToCapped": "plain", "size": 8192})
+    db.create_collection("grouped", clusteredIndex={"key": {"_id": 1}, "unique": True})
+    db.grouped.insert_many([{"_id": n} for n in range(20)])
+
+
+def at(seconds: int) -> Any:
+    from datetime import UTC, datetime, timedelta
+
+    return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+def test_an_increment_brings_every_change_of_structure(served: Manager, inn: Guests, client: Client) -> None:
+    db = client.story
+    db.old.insert_many([{"n": n} for n in range(200)])
+    db.old.create_index("n", unique=True)
+    db.victim.insert_one({"n": 1})
+    db.plain.insert_many([{"n": n, "pad": "y" * 50} for n in range(300)])
+    client.earlier.some.insert_one({"gone": True})
+    db.create_collection("heat", timeseries={"timeField": "t", "metaField": "m"})
+    db.heat.insert_many([{"t": at(n), "m": "a", "v": n} for n in range(100)])
+    full = Keeper().take(served.backup)
+    history(client)
+    taken = Keeper(full).take(served.backup)
+    assert taken.kind == "incremental"
+    wanted = sample(served).digest()
+    assert any("warm" in name for name in wanted)
+    back = brought_back(inn, taken)
+    assert sample(back).digest() == wanted
+    assert documents(back.node, "story", "victim") == documents(served.node, "story", "victim")
+    with agent(back.node) as there:
+        assert there.story.heat.count_documents({}) == 140
+        assert {each["name"] for each in there.story.renamed.list_indexes()} == {"_id_", "late_1"}
+        with pytest.raises(PyMongoError):
+            there.story.renamed.insert_one({"n": -10})
+        assert set(there.list_database_names()) & {"doomed", "earlier"} == set()
+    back.service.stop()
+
+
+class Writer:
+    """Write for as long as a backup is taken, and know of each change the moment at which it holds."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.done: list[tuple[Any, str, int, int]] = []
+        self.failed: list[BaseException] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        try:
+            with agent(self._node, timeout=60) as client, client.start_session() as session:
+                for number in range(1_000_000):
+                    if self._stop.is_set():
+                        return
+                    self._step(client, session, number)
+        except BaseException as error:
+            self.failed.append(error)
+            raise
+
+    def _step(self, client: Client, session: Any, n: int) -> None:
+        db = client.live
+        way, row = ("i", "u", "d", "u", "i")[n % 5], (n * 37) % 3000
+        if way == "i":
+            row = 100_000 + n
+            db.rows.insert_one({"_id": row, "v": n, "pad": "p" * 200}, session=session)
+        elif way == "u":
+            db.rows.update_one({"_id": row}, {"$set": {"v": n, "grown": "g" * (n % 400)}}, session=session)
+        else:
+            db.rows.delete_one({"_id": row}, session=session)
+        self.done.append((session.operation_time, way, row, n))
+        if n % 40 == 7:
+            self._shape(db, session, n)
+
+    def _shape(self, db: Any, session: Any, n: int) -> None:
+        db.rows.aggregate([{"$limit": 20}, {"$out": "copy"}], session=session)
+        db[f"t{n % 3}"].insert_one({"n": n}, session=session)
+        db[f"t{n % 3}"].rename(f"r{n % 5}", dropTarget=True, session=session)
+        db.log.insert_one({"n": n, "pad": "c" * 100}, session=session)
+
+    def model(self, until: Any) -> dict[int, int]:
+        """Return the rows with their values as they were at a moment."""
+        rows = dict.fromkeys(range(3000), -1)
+        for moment, way, row, value in self.done:
+            if moment <= until:
+                if way == "d":
+                    rows.pop(row, None)
+                elif way == "i" or row in rows:
+                    rows[row] = value
+        return rows
+
+
+def slowly(taken: Keeper, served: Manager, writer: Writer) -> Taken:
+    """Take a backup that lasts long enough to have much written meanwhile."""
+    backup = served.backup
+    begun = len(writer.done)
+    while len(writer.done) < begun + 50:
+        time.sleep(0.01)
+    return taken.take(backup)
+
+
+def test_a_backup_holds_what_was_acknowledged_before_its_moment_and_nothing_after(
+    served: Manager, inn: Guests, client: Client
+) -> None:
+    db = client.live
+    db.rows.insert_many([{"_id": n, "v": -1, "pad": "p" * 3000} for n in range(3000)])
+    db.rows.create_index([("v", 1), ("_id", 1)], unique=True)
+    db.create_collection("log", capped=True, size=1 << 16)
+    for _ in range(COUNT):
+        with Writer(served.node) as writer:
+            full = slowly(Keeper(), served, writer)
+            part = slowly(Keeper(full), served, writer)
+            time.sleep(0.2)
+        assert not writer.failed
+        for taken in (full, part):
+            position = Position.of(taken.checkpoint.position)
+            assert any(moment > position.ts for moment, *_ in writer.done)
+            back = brought_back(inn, taken)
+            with agent(back.node) as there:
+                rows = {each["_id"]: each["v"] for each in there.live.rows.find({}, {"v": 1})}
+                assert {each["name"] for each in there.live.rows.list_indexes()} == {"_id_", "v_1__id_1"}
+            assert rows == writer.model(position.ts)
+            back.service.stop()
+
+
+def test_users_and_roles_work_as_before_and_ours_are_this_guests(served: Manager, inn: Guests, client: Client) -> None:
+    users = served.part("users")
+    assert isinstance(users, Users)
+    client.shop.things.insert_one({"n": 1})
+    users.create("early", Secret("early word"), databases=("shop",))
+    client.admin.command(
+        "createRole",
+        "looker",
+        privileges=[{"resource": {"db": "shop", "collection": "things"}, "actions": ["find"]}],
+        roles=[],
+    )
+    full = Keeper().take(served.backup)
+    users.create("late", Secret("late word"))
+    client.admin.command("grantRolesToUser", "late", roles=["looker"])
+    users.set_password("early", Secret("another word"))
+    taken = Keeper(full).take(served.backup)
+    back = brought_back(inn, taken)
+    login = sample(back).login
+    assert login("early", Secret("another word"))
+    assert not login("early", Secret("early word"))
+    assert login("late", Secret("late word"))
+    there = back.part("users")
+    assert isinstance(there, Users)
+    assert there.list() == users.list()
+    late: Client = MongoClient(
+        back.node.endpoint.host, back.node.endpoint.port, username="late", password="late word", directConnection=True
+    )
+    with late:
+        assert late.shop.things.count_documents({}) == 1
+        with pytest.raises(OperationFailure):
+            late.shop.things.insert_one({"n": 2})
+    client.admin.command("dropRole", "looker")
+    for name in ("early", "late"):
+        users.delete(name)
+    back.service.stop()
+
+
+def test_a_gap_is_named_and_a_full_is_taken_where_it_is_asked_for(inn: Guests) -> None:
+    manager = inn.manager("mongodb", start=False)
+    manager.settings.ensure()
+    config = manager.node.places.config / "mongod.conf"
+    small = re.sub(rb"oplogSizeMB: \d+", b"oplogSizeMB: 8", config.read_bytes())
+    manager.node.host.write(config, small)
+    manager.admin.initialise()
+    manager.service.start()
+    manager.admin.secure()
+    with agent(manager.node, timeout=60) as client:
+        client.shop.rows.insert_many([{"_id": n, "pad": "x" * 1000} for n in range(1000)])
+        full = Keeper().take(manager.backup)
+        first = client.local["oplog.rs"].find_one()
+        end = time.monotonic() + 120
+        while client.local["oplog.rs"].find_one() == first or not gone(client, full):
+            assert time.monotonic() < end, "the oplog keeps everything"
+            client.noise.rows.insert_many([{"pad": os.urandom(2000)} for _ in range(500)])
+            client.drop_database("noise")
+        with pytest.raises(Hole, match=r"entries from \d+\.\d+ .* to \d+\.\d+ are gone"):
+            Keeper(full).take(manager.backup)
+        again = Keeper(full).take(manager.backup, on_hole="full")
+        assert again.kind == "full"
+        wanted = sample(manager).digest()
+        with pytest.raises(Mismatch):
+            manager.backup.confirm(full.checkpoint)
+    back = brought_back(inn, again)
+    assert sample(back).digest() == wanted
+    back.service.stop()
+    manager.service.stop()
+
+
+def gone(client: Client, taken: Taken) -> bool:
+    moment = Position.of(taken.checkpoint.position).ts
+    return client.local["oplog.rs"].find_one({"ts": moment}) is None
+
+
+def test_a_server_that_dies_while_it_is_read_makes_no_backup(served: Manager, client: Client) -> None:
+    client.shop.rows.insert_many([{"_id": n, "pad": os.urandom(4000)} for n in range(3000)])
+    pid = served.service.pid()
+    assert pid is not None
+    with pytest.raises(DatastoreError), served.backup.snapshot(None, Limits()) as snapshot:
+        for number, _ in enumerate(snapshot.extents()):
+            if number == 3:
+                os.kill(pid, signal.SIGKILL)
+    served.service.start()
+    assert Keeper().take(served.backup).kind == "full"
+
+
+def test_a_change_of_reign_is_seen(served: Manager, client: Client) -> None:
+    client.shop.rows.insert_many([{"_id": n} for n in range(100)])
+    with pytest.raises(DatastoreError), served.backup.snapshot(None, Limits()) as snapshot:
+        list(snapshot.extents())
+        served.service.stop()
+        served.service.start()
+        snapshot.files()
+        snapshot.checkpoint()
+    with pytest.raises(Incomplete), served.backup.snapshot(None, Limits()) as snapshot:
+        snapshot.files()
+
+
+def test_a_private_server_that_dies_fails_clean_and_leaves_nothing(
+    served: Manager, inn: Guests, client: Client
+) -> None:
+    client.shop.rows.insert_many([{"_id": n, "pad": os.urandom(2000)} for n in range(2000)])
+    taken = Keeper().take(served.backup)
+    manager = inn.manager("mongodb", start=False)
+    places, host = manager.node.places, manager.node.host
+    host.folder(places.staging)
+
+    def extents() -> Iterator[Any]:
+        for number, each in enumerate(taken.extents()):
+            if number == 5:
+                server_on(places.staging).kill()
+            yield each
+
+    with pytest.raises(DatastoreError):
+        manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging)
+    manager.backup.sweep()
+    assert not list(places.temp.iterdir())
+    assert not list(places.run.glob("private*"))
+    host.remove(places.staging)
+    host.folder(places.staging)
+    restore(manager.backup, taken, places.staging)
+    host.remove(places.staging)
+
+
+def server_on(folder: Path) -> psutil.Process:
+    """Return the server that was started on this folder."""
+    return next(each for each in psutil.process_iter() if str(folder) in each.cmdline() and "mongod" in each.name())
+
+
+def test_nobody_else_can_reach_the_private_server(served: Manager, inn: Guests, client: Client) -> None:
+    client.shop.rows.insert_one({"_id": 1})
+    taken = Keeper().take(served.backup)
+    manager = inn.manager("mongodb", start=False)
+    places, host = manager.node.places, manager.node.host
+    host.folder(places.staging)
+    seen: list[tuple[int, list[Any]]] = []
+
+    def extents() -> Iterator[Any]:
+        for each in taken.extents():
+            server = server_on(places.staging)
+            mode = (places.run / "private.sock").stat().st_mode & 0o777
+            seen.append((mode, [each for each in server.net_connections("inet") if each.status == "LISTEN"]))
+            yield each
+
+    manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging)
+    assert seen
+    assert all(each == (0o700, []) for each in seen)
+    host.remove(places.staging)
+
+
+def spoiled(change: Callable[[Taken], None], taken: Taken) -> Taken:
+    copy = Taken(taken.kind, taken.checkpoint, taken.files, dict(taken.data))
+    change(copy)
+    return copy
+
+
+def test_a_backup_that_lacks_something_is_refused(served: Manager, inn: Guests, client: Client) -> None:
+    client.shop.rows.insert_many([{"_id": Int64(n)} for n in range(100)])
+    full = Keeper().take(served.backup)
+    client.shop.rows.delete_one({"_id": 5})
+    middle = Keeper(full).take(served.backup)
+    client.shop.rows.delete_one({"_id": 6})
+    taken = Keeper(middle).take(served.backup)
+    manager = inn.manager("mongodb", start=False)
+    staging, host = manager.node.places.staging, manager.node.host
+
+    def without_the_middle(copy: Taken) -> None:
+        copy.files = tuple(each for each in copy.files if each.path != "oplog/000001.bson")
+
+    def cut_short(copy: Taken) -> None:
+        copy.files = tuple(each for each in copy.files if each.path != "oplog/000002.bson")
+
+    def not_documents(copy: Taken) -> None:
+        path = next(each.path for each in copy.files if each.path.startswith("data/") and each.size)
+        copy.data[path] = b"\xff" * len(copy.data[path])
+
+    def one_byte_less(copy: Taken) -> None:
+        path = next(each.path for each in copy.files if each.path.startswith("data/") and each.size)
+        copy.data[path] = copy.data[path][:-1]
+
+    expected = {without_the_middle: Hole, cut_short: Mismatch, not_documents: Incomplete, one_byte_less: Incomplete}
+    for change, kind in expected.items():
+        host.folder(staging)
+        with pytest.raises(kind):
+            restore(manager.backup, spoiled(change, taken), staging)
+        host.remove(staging)
+    assert encode({})
