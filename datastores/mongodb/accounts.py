@@ -19,7 +19,8 @@ ROLES = ("readWrite", "dbAdmin")
 
 NAMES = {
     "database": NameRule(length=63, unit="bytes", forbidden='/\\. "$', reserved=SYSTEM),
-    "user": NameRule(length=128, reserved=(ACCOUNT, ROOT, "__system")),
+    # The server's commands take a user's name for a collection's first, and none of those begins with a dot.
+    "user": NameRule(length=128, pattern=r"(?s)[^.].*", reserved=(ACCOUNT, ROOT, "__system")),
     # A login normalises a password (SASLprep); among these characters no two passwords become one.
     "password": NameRule(length=1024, pattern=r"[ -~]+"),
     "host": NameRule(length=1, pattern="%"),

@@ -5,7 +5,7 @@ Documents come in **lots** of about 24 kB, numbered on from what is there; text 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -177,7 +177,8 @@ def _change(client: Client, lot: int, seed: int) -> int:
 def _digest(client: Client, database: str, info: Mapping[str, Any]) -> str:
     """Return the digest of one collection; its documents count whatever their order."""
     name, total, count = info["name"], 0, 0
-    for document in documents(client[database][name].find_raw_batches({})):
+    batches: Iterator[bytes] = client[database][name].find_raw_batches({})  # type: ignore[assignment]
+    for document in documents(batches):
         total = (total + int.from_bytes(blake3(document).digest(16), "big")) % (1 << 128)
         count += 1
     shape = {key: value for key, value in info.items() if key != "info"}

@@ -138,12 +138,12 @@ def test_imports_keep_to_the_table_of_the_rooms(path: Path) -> None:
 
 def drivers(here: str) -> set[str]:
     """Return the modules of a datastore's own extra: its driver, in its own folder only."""
-    known = {"pymysql": "pymysql", "redis": "redis", "cassandra-driver": "cassandra", "pymongo": "pymongo"}
+    known = {"pymysql": {"pymysql"}, "cassandra-driver": {"cassandra"}, "pymongo": {"pymongo", "bson"}}
     name = next((name for name, folder in datastores().items() if here.startswith(folder)), None)
     if name is None or not setup().has_option("extras", name):
         return set()
     wanted = [re.split(r"[<>=~!;\s]", each.strip())[0].lower() for each in setup()["extras"][name].split("\n") if each]
-    return {known.get(each, each.replace("-", "_")) for each in wanted}
+    return set().union(*(known.get(each, {each.replace("-", "_")}) for each in wanted))
 
 
 @every_source
