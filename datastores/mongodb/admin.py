@@ -7,10 +7,9 @@ exception (a server without users obeys whoever is on the machine) never stands 
 import secrets
 import signal
 import time
-import uuid
 from pathlib import Path
 
-from pymongo import ReadPreference
+from pymongo import ReadPreference, ReturnDocument
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -79,7 +78,6 @@ class MongoAdmin(Admin):
 
     def probe(self) -> None:
         """Write a mark of our own that a majority holds, and read it back as a majority has it."""
-        mark = uuid.uuid4().hex
         with agent(self.node, timeout=15) as client:
             kept = client[AUTH].get_collection(
                 STATE,
@@ -87,9 +85,13 @@ class MongoAdmin(Admin):
                 read_concern=ReadConcern("majority"),
                 read_preference=ReadPreference.PRIMARY,
             )
-            kept.replace_one({"_id": "probe"}, {"mark": mark}, upsert=True)
+            after = ReturnDocument.AFTER
+            mark = kept.find_one_and_update(
+                {"_id": "probe"}, {"$inc": {"count": 1}}, upsert=True, return_document=after
+            )
             found = kept.find_one({"_id": "probe"})
-        if found is None or found["mark"] != mark:
+        # Another probe may have come after ours.
+        if not (mark and found and found["count"] >= mark["count"]):
             raise NotReady("what was written to the server did not come back")
 
 

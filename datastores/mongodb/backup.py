@@ -12,7 +12,7 @@ from datastores.mongodb.client import AUTH, Client, agent
 from datastores.mongodb.position import Position, set_id, shown
 from datastores.mongodb.reading import Reader
 from datastores.mongodb.restore import RESTORED, Restored
-from datastores.mongodb.snapshot import Full, Increment, Taken
+from datastores.mongodb.snapshot import AfterHole, Full, Increment, Taken
 
 LONG = 3600.0
 
@@ -29,7 +29,7 @@ class MongoBackup(Backup):
     def snapshot(self, since: Since | None, limits: Limits) -> Iterator[Snapshot]:
         """Read the server; on leaving, also by an error, no cursor is left on it.
 
-        ``Hole`` where the oplog since the parent has a gap; with ``on_hole`` ``full`` a full then.
+        ``Hole`` where the oplog since the parent has a gap; with ``on_hole`` ``full`` a full that sends what changed.
         """
         with agent(self.node, timeout=LONG) as client:
             server_id = set_id(client)
@@ -70,6 +70,8 @@ class MongoBackup(Backup):
             if since.on_hole != "full":
                 raise hole
         made = Full(server_id, reader, limits)
+        if since is not None and any(each.private for each in since.files):
+            made = AfterHole(server_id, reader, limits, tuple(since.files), since.private)
         made.estimate = sum(int(client[each].command("dbStats")["dataSize"]) for each in client.list_database_names())
         return made
 

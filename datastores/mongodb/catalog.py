@@ -43,6 +43,11 @@ class Collection:
         """Return the UUID as the server wants it."""
         return Binary(self.uuid, 4)
 
+    @property
+    def capped(self) -> bool:
+        """Say whether the order of its documents is part of it."""
+        return bool(self.info["options"].get("capped"))
+
 
 def wanted(database: str, name: str) -> bool:
     """Say whether a collection belongs to a backup: all but the server's own and what is our own passing state."""

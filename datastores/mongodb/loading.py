@@ -15,6 +15,7 @@ from datastores.contract import Buffer, Incomplete, Mismatch
 from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
 from datastores.mongodb.client import AUTH, Client, Document
 from datastores.mongodb.documents import RAW, documents
+from datastores.mongodb.fingerprints import Table
 
 LOT_BYTES, LOT_DOCUMENTS = 12_000_000, 20_000
 DUPLICATE = 11000
@@ -37,6 +38,7 @@ class Shelf:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.kept: dict[bytes, Kept] = {}
+        self.table: Table | None = None
         self._aside = 0
 
     def listed(self, collection: Collection) -> None:
@@ -83,9 +85,9 @@ class Shelf:
         self.client.admin.command("applyOps", [entry])
 
     def load(self, uuid: bytes, pieces: Iterable[Buffer]) -> None:
-        """Put a collection's documents in, in their order."""
+        """Put a collection's documents in, in their order; after a hole only those that its last table has."""
         lot, size = list[RawBSONDocument](), 0
-        for each in documents(pieces):
+        for each in self._wanted(uuid, documents(pieces)):
             if lot and (size + len(each) > LOT_BYTES or len(lot) >= LOT_DOCUMENTS):
                 self._insert(uuid, lot)
                 lot, size = [], 0
@@ -101,6 +103,13 @@ class Shelf:
             if specs:
                 plain = [{key: value for key, value in spec.items() if key != "ns"} for spec in specs]
                 self.client[each.database].command("createIndexes", each.name, indexes=plain)
+
+    def _wanted(self, uuid: bytes, found: Iterable[bytes]) -> Iterable[bytes]:
+        table = self.table
+        if table is None or not table.knows(uuid):
+            return found
+        current = table.current(uuid)
+        return (each for each in found if table.prints([each])[0] in current)
 
     def _insert(self, uuid: bytes, lot: Sequence[RawBSONDocument]) -> None:
         there = self.kept[uuid]

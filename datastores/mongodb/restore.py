@@ -9,6 +9,7 @@ from datastores.contract import Buffer, Checkpoint, Extent, File, Incomplete, Mi
 from datastores.mongodb.admin import STATE, make_account, write_keyfile
 from datastores.mongodb.catalog import ACCOUNTS, METADATA, load
 from datastores.mongodb.client import ACCOUNT, AUTH, Client, Document
+from datastores.mongodb.fingerprints import Table
 from datastores.mongodb.loading import Shelf, whole
 from datastores.mongodb.position import Position
 from datastores.mongodb.private import private
@@ -26,7 +27,7 @@ class Restored:
         self._into = into
         self._checkpoint = checkpoint
         self._position = Position.of(checkpoint.position)
-        self._paths: dict[str, bytes] = {}
+        self._tables: list[bytes] = []
 
     def fill(self, files: Sequence[File], extents: Iterator[Extent]) -> None:
         """Take everything in; the server may then start on the folder."""
@@ -45,8 +46,10 @@ class Restored:
     def _take(self, client: Client, shelf: Shelf, replay: Replay, file: File, pieces: Iterator[Buffer]) -> None:
         if file.path == METADATA:
             self._learn(client, shelf, b"".join(bytes(each) for each in pieces))
-        elif file.path in self._paths:
-            shelf.load(self._paths[file.path], pieces)
+        elif file.private:
+            self._tables.append(b"".join(bytes(each) for each in pieces))
+        elif file.identity in shelf.kept and file.path.startswith(("data/", "changed/")):
+            shelf.load(file.identity, pieces)
         elif file.path.startswith("oplog/"):
             replay.feed(pieces)
         else:
@@ -58,8 +61,10 @@ class Restored:
         if there["version"] != compatibility:
             client.admin.command("setFeatureCompatibilityVersion", compatibility)
         for each in collections:
-            self._paths[each.path] = each.uuid
             shelf.listed(each)
+        # One table alone says nothing that is needed here: without a hole all documents are taken.
+        if len(self._tables) > 1:
+            shelf.table = Table(self._tables)
 
     def _accounts(self, client: Client, shelf: Shelf) -> None:
         """Have the server look at users and roles and take them over, all but those that belong to this guest."""

@@ -1,7 +1,6 @@
 """What a backup sends: collections as they are read, and the oplog of meanwhile; or the oplog alone."""
 
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from pymongo.errors import OperationFailure
 
@@ -19,6 +18,7 @@ from datastores.contract import (
 from datastores.mongodb import catalog, oplog
 from datastores.mongodb.catalog import METADATA, Collection
 from datastores.mongodb.client import told
+from datastores.mongodb.fingerprints import Changed, Plain, Sieve, Table
 from datastores.mongodb.position import Position, now, set_id
 from datastores.mongodb.reading import Reader
 
@@ -68,8 +68,7 @@ class Taken(Snapshot):
         """Send the slice from ``start`` to what a majority has now, and end there."""
         end, path, size = now(self._reader.client), sliced(number), 0
         for piece in oplog.entries(self._reader, start, end):
-            for at in range(0, len(piece), PIECE):
-                yield path, size + at, memoryview(piece)[at : at + PIECE]
+            yield from _pieces(path, size, piece)
             size += len(piece)
         self._files.append(File(path, path, size, identity=str(end).encode()[:64]))
         self._end = end
@@ -98,31 +97,52 @@ class Increment(Taken):
 
 
 class Full(Taken):
-    """Every collection as it is read, which takes its time, and the oplog of that time."""
+    """Every collection as it is read, which takes its time, its fingerprints, and the oplog of that time."""
+
+    def __init__(self, server_id: str, reader: Reader, limits: Limits, table: Table | None = None) -> None:
+        super().__init__(server_id, reader, limits)
+        self._table = table if table is not None else Table()
+        self._number = 0
 
     def extents(self) -> Iterator[Extent | Kept]:
         """Yield collections one after the other, what is told about them, and the slice from before the first."""
         with told():
             client, read = self._reader.client, list[Collection]()
-            listed = list(catalog.collections(client))
-            for each in listed:
-                read.append((yield from self._whole(each)))
+            marks, size = f"fingerprints/{self._number:06d}", len(self._table.key)
+            yield marks, 0, self._table.key
+            for each in list(catalog.collections(client)):
+                yield from self._kept(each)
+                sieve = self._sieve(each)
+                read.append((yield from self._whole(each, sieve)))
+                for block in sieve.blocks():
+                    yield from _pieces(marks, size, block)
+                    size += len(block)
             content = catalog.dump(client, read)
-            for at in range(0, len(content), PIECE):
-                yield METADATA, at, memoryview(content)[at : at + PIECE]
+            yield from _pieces(METADATA, 0, content)
             self._files.insert(0, File(METADATA, METADATA, len(content)))
+            self._files.insert(0, File(marks, marks, size, private=True))
             yield from self._log(0, self._began)
 
-    def _whole(self, collection: Collection) -> Generator[Extent, None, Collection]:
+    def _kept(self, collection: Collection) -> Iterator[Kept]:
+        """Yield the files of the parent's that still have documents of a collection."""
+        return iter(())
+
+    def _sieve(self, collection: Collection) -> Sieve:
+        return (Plain if collection.capped else Sieve)(self._table, collection.uuid)
+
+    def _path(self, collection: Collection) -> str:
+        return collection.path
+
+    def _whole(self, collection: Collection, sieve: Sieve) -> Generator[Extent, None, Collection]:
         """Send a collection; one that was renamed under the cursor is begun anew, as another file."""
         for attempt in range(ATTEMPTS):
-            path = collection.path if not attempt else f"{collection.path}.{attempt}"
+            path = self._path(collection) + (f".{attempt}" if attempt else "")
             size = 0
+            sieve.restart()
             try:
                 for batch in self._reader.batches(collection.database, collection.binary):
-                    piece = b"".join(batch)
-                    for at in range(0, len(piece), PIECE):
-                        yield path, size + at, memoryview(piece)[at : at + PIECE]
+                    piece = b"".join(sieve.pick(batch))
+                    yield from _pieces(path, size, piece)
                     size += len(piece)
             except OperationFailure as error:
                 if error.code not in GONE:
@@ -132,5 +152,44 @@ class Full(Taken):
             if not size:
                 yield path, 0, b""
             self._files.append(File(path, path, size, identity=collection.uuid))
-            return replace(collection, path=path)
+            return collection
         raise Incomplete(f"{collection.database}.{collection.name} was renamed each time it was read")
+
+
+class AfterHole(Full):
+    """A full that sends only the documents that the parent's tables do not have; the parent's files are kept."""
+
+    def __init__(
+        self, server_id: str, reader: Reader, limits: Limits, parent: tuple[File, ...], private: Callable[[str], bytes]
+    ) -> None:
+        self._tables = sorted((each for each in parent if each.private), key=lambda each: each.path)
+        super().__init__(server_id, reader, limits, Table(private(each.stored) for each in self._tables))
+        self._number = len(self._tables)
+        self._parent = parent
+
+    def extents(self) -> Iterator[Extent | Kept]:
+        """Yield the parent's tables as they are, then what a full yields."""
+        for each in self._tables:
+            yield Kept(each.stored)
+        yield from super().extents()
+        self._files[:0] = self._tables
+
+    def _kept(self, collection: Collection) -> Iterator[Kept]:
+        for each in self._parent if self._known(collection) else ():
+            if each.identity == collection.uuid and not each.private:
+                yield Kept(each.stored)
+                self._files.append(each)
+
+    def _sieve(self, collection: Collection) -> Sieve:
+        return Changed(self._table, collection.uuid) if self._known(collection) else super()._sieve(collection)
+
+    def _path(self, collection: Collection) -> str:
+        return f"changed/{self._number:06d}/{collection.uuid.hex()}.bson"
+
+    def _known(self, collection: Collection) -> bool:
+        return not collection.capped and self._table.knows(collection.uuid)
+
+
+def _pieces(path: str, start: int, content: bytes) -> Iterator[Extent]:
+    for at in range(0, len(content), PIECE):
+        yield path, start + at, memoryview(content)[at : at + PIECE]

@@ -1,11 +1,13 @@
 """MongoDB's backups on a real server: bytes as they are, the exact moment, gaps that are seen, servers that die."""
 
+import contextlib
 import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from datastores.contract import DatastoreError, Hole, Incomplete, Limits, Mismatch, Node, Secret, Users
+from datastores.contract import Checkpoint, DatastoreError, Hole, Incomplete, Limits, Mismatch, Node, Secret, Users
 from datastores.manager import Manager
 from datastores.mongodb.client import agent
 from datastores.mongodb.position import Position
@@ -289,35 +291,74 @@ def test_users_and_roles_work_as_before_and_ours_are_this_guests(served: Manager
     back.service.stop()
 
 
-def test_a_gap_is_named_and_a_full_is_taken_where_it_is_asked_for(inn: Guests) -> None:
+def small_oplog(inn: Guests) -> Manager:
+    """Return a server whose oplog is soon overwritten."""
     manager = inn.manager("mongodb", start=False)
     manager.settings.ensure()
     config = manager.node.places.config / "mongod.conf"
-    small = re.sub(rb"oplogSizeMB: \d+", b"oplogSizeMB: 8", config.read_bytes())
-    manager.node.host.write(config, small)
+    manager.node.host.write(config, re.sub(rb"oplogSizeMB: \d+", b"oplogSizeMB: 8", config.read_bytes()))
     manager.admin.initialise()
     manager.service.start()
     manager.admin.secure()
+    # What no checkpoint has is not overwritten; they come every minute otherwise.
+    manager.settings.part.apply({"storage.syncPeriodSecs": "1"})
+    return manager
+
+
+def overwrite(client: Client, taken: Taken) -> None:
+    """Write until the oplog has lost the moment of a backup."""
+    end = time.monotonic() + 120
+    while not gone(client, taken):
+        assert time.monotonic() < end, "the oplog keeps everything"
+        client.noise.rows.insert_many([{"pad": os.urandom(2000)} for _ in range(500)])
+        client.drop_database("noise")
+
+
+def forgotten(taken: Taken) -> Taken:
+    """Return a backup of a moment that the oplog does not have (any more)."""
+    position = {**taken.checkpoint.position, "seconds": 1_000_000}
+    return replace(taken, checkpoint=Checkpoint(taken.checkpoint.server_id, position))
+
+
+def test_an_oplog_that_was_overwritten_is_a_gap(inn: Guests) -> None:
+    manager = small_oplog(inn)
     with agent(manager.node, timeout=60) as client:
-        client.shop.rows.insert_many([{"_id": n, "pad": "x" * 1000} for n in range(1000)])
+        client.shop.rows.insert_many([{"_id": n, "pad": os.urandom(500)} for n in range(1000)])
         full = Keeper().take(manager.backup)
-        first = client.local["oplog.rs"].find_one()
-        end = time.monotonic() + 120
-        while client.local["oplog.rs"].find_one() == first or not gone(client, full):
-            assert time.monotonic() < end, "the oplog keeps everything"
-            client.noise.rows.insert_many([{"pad": os.urandom(2000)} for _ in range(500)])
-            client.drop_database("noise")
+        overwrite(client, full)
         with pytest.raises(Hole, match=r"entries from \d+\.\d+ .* to \d+\.\d+ are gone"):
             Keeper(full).take(manager.backup)
-        again = Keeper(full).take(manager.backup, on_hole="full")
-        assert again.kind == "full"
-        wanted = sample(manager).digest()
         with pytest.raises(Mismatch):
             manager.backup.confirm(full.checkpoint)
-    back = brought_back(inn, again)
-    assert sample(back).digest() == wanted
-    back.service.stop()
+        assert Keeper(full).take(manager.backup, on_hole="full").kind == "full"
     manager.service.stop()
+
+
+def test_after_a_gap_only_what_changed_is_sent(served: Manager, inn: Guests, client: Client) -> None:
+    sample(served).fill(500_000)
+    rows = client.shop.rows
+    rows.insert_many([{"_id": n, "pad": os.urandom(500)} for n in range(4000)])
+    taken = full = Keeper().take(served.backup)
+    for turn in range(3):
+        rows.update_many({"_id": {"$mod": [97, turn]}}, {"$set": {"turn": turn}})
+        rows.delete_many({"_id": {"$mod": [399, turn]}})
+        rows.insert_many([{"n": n, "turn": turn} for n in range(20)])
+        client.shop[f"new{turn}"].insert_one({"turn": turn})
+        client.shop.new0.rename("new9") if turn == 1 else None
+        rows.update_one({"_id": 50}, {"$set": {"flag": turn % 2}})
+        with pytest.raises(Hole):
+            Keeper(forgotten(taken)).take(served.backup)
+        taken = Keeper(forgotten(taken)).take(served.backup, on_hole="full")
+        assert taken.kind == "full"
+        assert taken.new_bytes < full.size * 0.15
+        rows.update_one({"_id": 60}, {"$set": {"after": turn}})
+        taken = Keeper(taken).take(served.backup)
+        assert taken.kind == "incremental"
+        wanted = sample(served).digest()
+        back = brought_back(inn, taken)
+        assert sample(back).digest() == wanted
+        assert documents(back.node, "sample_shop", "events") == documents(served.node, "sample_shop", "events")
+        back.service.stop()
 
 
 def gone(client: Client, taken: Taken) -> bool:
@@ -377,7 +418,11 @@ def test_a_private_server_that_dies_fails_clean_and_leaves_nothing(
 
 def server_on(folder: Path) -> psutil.Process:
     """Return the server that was started on this folder."""
-    return next(each for each in psutil.process_iter() if str(folder) in each.cmdline() and "mongod" in each.name())
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(folder) in each.cmdline() and "mongod" in each.name():
+                return each
+    raise AssertionError("there is no private server")
 
 
 def test_nobody_else_can_reach_the_private_server(served: Manager, inn: Guests, client: Client) -> None:
