@@ -294,14 +294,13 @@ def test_users_and_roles_work_as_before_and_ours_are_this_guests(served: Manager
 def small_oplog(inn: Guests) -> Manager:
     """Return a server whose oplog is soon overwritten."""
     manager = inn.manager("mongodb", start=False)
-    manager.settings.ensure()
+    # What no checkpoint has is not overwritten; they come every minute otherwise.
+    manager.settings.switch(manager.settings.write({"storage.syncPeriodSecs": "1"}))
     config = manager.node.places.config / "mongod.conf"
     manager.node.host.write(config, re.sub(rb"oplogSizeMB: \d+", b"oplogSizeMB: 8", config.read_bytes()))
     manager.admin.initialise()
     manager.service.start()
     manager.admin.secure()
-    # What no checkpoint has is not overwritten; they come every minute otherwise.
-    manager.settings.part.apply({"storage.syncPeriodSecs": "1"})
     return manager
 
 
