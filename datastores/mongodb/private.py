@@ -49,7 +49,6 @@ def _command(node: Node, folder: Path) -> Command:
         "bind_ip": str(node.places.run / SOCKET),
         # Never listened at: the only address is the socket's.
         "port": str(node.endpoint.port),
-        "unixSocketPrefix": str(node.places.run),
         "filePermissions": "0700",
         "logpath": str(node.places.temp / LOG),
         "wiredTigerCacheSizeGB": CACHE,
@@ -58,7 +57,7 @@ def _command(node: Node, folder: Path) -> Command:
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     words += [word for each in parameters for word in ("--setParameter", each)]
     # What is killed here is thrown away whole, so a journal would protect nothing.
-    return Command((str(node.installation.tools["server"]), *words, "--nojournal"))
+    return Command((str(node.installation.tools["server"]), *words, "--nounixsocket", "--nojournal"))
 
 
 def _answered(node: Node, running: Stream) -> None:

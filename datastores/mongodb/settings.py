@@ -54,8 +54,9 @@ class MongoSettings(Settings):
             "net.bindIp": f"{endpoint.host},{endpoint.socket}",
             "net.ipv6": "true" if ":" in endpoint.host else "false",
             "net.port": str(endpoint.port),
+            # The one we name is listened at all the same; without this there would be another, named by the port.
+            "net.unixDomainSocket.enabled": "false",
             "net.unixDomainSocket.filePermissions": "448",
-            "net.unixDomainSocket.pathPrefix": str(places.run),
             "security.keyFile": str(places.data / KEYFILE),
             "storage.dbPath": str(places.data),
             "storage.wiredTiger.engineConfig.cacheSizeGB": "0.25",
