@@ -24,6 +24,7 @@ from guestagent.journal import open_journal
 from guestagent.node import manager_for, node_for
 from guestagent.operations.engine import Operations
 from guestagent.operations.guest import Guest
+from guestagent.operations.run import attempt
 from guestagent.rpc.reporter import Reporter
 from guestagent.rpc.server import Door, serve
 from guestagent.rpc.transport import hush, open_transport
@@ -57,7 +58,8 @@ class Agent(ServiceBase):  # type: ignore[misc]
     def start(self) -> None:
         """Go on with what a former life left, beat once, serve; ``SecondAgent`` where another one serves."""
         self._operations.resume()
-        self._heartbeat.beat()
+        # What was resumed may be stopping the server just now; a look that fails is no reason not to serve.
+        attempt("the first heartbeat", self._heartbeat.beat)
         self._end_serving = serve(self._transport, self.guest.guest_id, self._door)
         for each in self._loops:
             each.start()

@@ -150,8 +150,7 @@ class Loop:
         try:
             self._turn()
         except Unreachable as error:
-            if not self._alone:
-                LOG.info("%s: %s", self.name, error)
+            LOG.log(logging.DEBUG if self._alone else logging.INFO, "%s: %s", self.name, error)
             self._alone = True
             self._ended.wait(min(self._interval, LONGEST))
         else:

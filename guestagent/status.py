@@ -1,12 +1,15 @@
 """How the database is: the states, the moves between them, and what they are judged by."""
 
 import os
+import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from datastores.contract import JSON, NotReady
+from datastores.contract import JSON, DatastoreError
 
 if TYPE_CHECKING:
     from guestagent.operations.guest import Guest
@@ -55,6 +58,8 @@ class Seen:
 
 CHANGING: Final = frozenset({"agent.prepare", "backup.restore", "service.start", "service.restart"})
 """The verbs during which a server that is down has not crashed."""
+PATIENCE: Final = 3.0
+"""Seconds for which a server may think about a question; two of them and a bit are what ``status`` may take."""
 
 
 def judge(seen: Seen) -> Status:
@@ -128,8 +133,34 @@ def report(guest: "Guest") -> dict[str, JSON]:
 def _holds(guest: "Guest", question: str) -> bool:
     if guest.manager.service.pid() is None:
         return False
+    admin = guest.manager.admin
+    return guest.questions.holds(question, {"ping": admin.ping, "probe": admin.probe}[question])
+
+
+class Questions:
+    """Ask the server and do not wait for ever: one that hangs has not answered, and is not asked twice at a time."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(2, "question")
+        self._asked: dict[str, Future[bool]] = {}
+
+    def holds(self, question: str, move: Callable[[], None]) -> bool:
+        """Return whether ``move`` ended well, and soon; whoever asks meanwhile shares the answer."""
+        with self._lock:
+            found = self._asked.get(question)
+            if found is None or found.done():
+                found = self._asked[question] = self._pool.submit(_answers, move)
+        try:
+            return found.result(self._patience)
+        except TimeoutError:
+            return False
+
+
+def _answers(move: Callable[[], None]) -> bool:
     try:
-        {"ping": guest.manager.admin.ping, "probe": guest.manager.admin.probe}[question]()
-    except NotReady:
+        move()
+    except DatastoreError:
         return False
     return True

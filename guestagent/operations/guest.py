@@ -8,6 +8,7 @@ from pathlib import Path
 from datastores.manager import Manager
 from guestagent.errors import AgentError
 from guestagent.journal import Journal
+from guestagent.status import Questions
 from objectstore.archive import Archive
 
 Ask = Callable[[AgentError], None]
@@ -50,6 +51,7 @@ class Guest:
     journal: Journal
     state_dir: Path
     signals: Signals = field(default_factory=Signals)
+    questions: Questions = field(default_factory=Questions)
 
     def current(self) -> "Guest":
         """Return the guest as it is after the restores that its data has seen."""

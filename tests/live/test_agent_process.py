@@ -152,7 +152,7 @@ def test_two_signals_to_end_end_it_once(agent: LiveAgent) -> None:
         ("supervisor", "cron", 2, "supervisor"),
         ("key_file", "/nowhere/kek", 2, "key_file"),
         ("realm", "/nowhere/realm.toml", 2, "realm"),
-        ("image", "windows-3", 1, "windows-3"),
+        ("image", "windows-3", 2, "windows-3"),
         ("transport_url", "amqp://broker", 2, "transport_url"),
         ("transport_url", f"unix:///tmp/{'x' * 120}", 2, "transport_url"),
     ],

@@ -1,12 +1,13 @@
 """The status: judged by what was seen, and moved only along the allowed ways."""
 
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
 
 from guestagent.operations.guest import Guest
-from guestagent.status import MOVES, Seen, Status, judge, look, report, route
+from guestagent.status import MOVES, Questions, Seen, Status, judge, look, report, route
 from tests.fakes_ops import ShamAdmin, ShamService, sham_guest
 
 S = Status
@@ -80,3 +81,18 @@ def test_the_report_has_the_fields_that_stay(guest: Guest) -> None:
     } <= told.keys()  # fmt: skip
     assert told["endpoint"] == {"host": "127.0.0.1", "port": 7777, "socket": str(guest.manager.node.endpoint.socket)}
     assert (told["status"], told["server_pid"], told["epoch"]) == ("NEW", None, 1)
+
+
+def test_a_server_that_hangs_has_not_answered_and_is_asked_once() -> None:
+    questions = Questions(patience=0.05)
+    free, asked = threading.Event(), []
+
+    def hang() -> None:
+        asked.append(1)
+        free.wait(10)
+
+    assert not questions.holds("ping", hang)
+    assert not questions.holds("ping", hang)
+    assert len(asked) == 1
+    free.set()
+    assert Questions().holds("ping", lambda: None)

@@ -25,9 +25,12 @@ def connection(node: Node, name: str | None = None, password: Secret | None = No
         stream = ended.enter_context(link.makefile("rwb"))
 
         def ask(do: str, **values: object) -> Any:
-            stream.write(json.dumps({"do": do, **values}).encode() + b"\n")
-            stream.flush()
-            answer = json.loads(stream.readline() or b'{"error": "gone"}')
+            try:
+                stream.write(json.dumps({"do": do, **values}).encode() + b"\n")
+                stream.flush()
+                answer = json.loads(stream.readline() or b'{"error": "gone"}')
+            except OSError as error:
+                raise NotReady(f"the toy server went away: {error.strerror}") from error
             if answer.get("error") == "missing":
                 raise NotFound(f"there is no {answer['what']!r}")
             if "error" in answer:
