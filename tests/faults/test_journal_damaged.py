@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.aftermath import ask
-from tests.agents import LiveAgent, Site, site
+from tests.agents import LiveAgent, Site, site, until
 from tests.cases import sample_of
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
@@ -34,6 +34,9 @@ def dead(place: Site) -> LiveAgent:
     sample_of(agent).fill(10_000)
     agent.ostler("backup", "create")
     agent.ostler("user", "create", request={"name": "bob", "password": "pw-bob-1"})
+    # The log begins anew when an operation has ended; the next heartbeats fill it.
+    log = agent.state / "journal.db-wal"
+    until(lambda: log.stat().st_size > 3 * 4096, 20, "the journal's log has commits in it")
     agent.kill()
     shutil.copytree(agent.state, place.folder / "kept", ignore=shutil.ignore_patterns("run"))
     return agent
