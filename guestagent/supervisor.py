@@ -52,9 +52,17 @@ class ProcessService:
         """Start, or adopt, and wait until it answers; ``ToolFailed`` quotes the log of one that died."""
         until = time.monotonic() + timeout
         with self._guard:
-            if self.pid() is None and not self._adopt():
+            found = self.pid() is not None or self._adopt()
+            if not found:
                 self._launch()
-            self._wait_for_answer(until, timeout)
+            try:
+                self._wait_for_answer(until, timeout)
+            except ToolFailed:
+                # One that was found may have been about to end: killed, it takes a while to be gone.
+                if not found or self._adopt():
+                    raise
+                self._launch()
+                self._wait_for_answer(until, timeout)
 
     def stop(self, *, timeout: float = 120.0) -> None:
         """Quiesce, end it and wait until it is gone; it is killed when ``timeout`` seconds were not enough."""

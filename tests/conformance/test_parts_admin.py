@@ -54,6 +54,17 @@ def test_secure_may_be_repeated(served: Manager) -> None:
     served.admin.ping()
 
 
+def test_a_server_that_was_just_killed_is_started_again(served: Manager) -> None:
+    """It may still be there when start looks: it is not taken for one that serves."""
+    for _ in range(5):
+        killed = served.service.pid()
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        served.service.start(timeout=60)
+        served.admin.ping()
+        assert served.service.pid() != killed
+
+
 def test_start_does_not_start_a_second_one(served: Manager) -> None:
     before = served.service.pid()
     served.service.start()
