@@ -15,8 +15,8 @@ from objectstore.archive.pieces import Piece
 from objectstore.archive.seal import Sealer
 from objectstore.store import Corrupt, Store
 
-_PARTS = 4
-_PIECES = 12
+_PARTS = 2
+_PIECES = 6
 
 
 class Parts:
