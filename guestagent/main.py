@@ -3,12 +3,13 @@
 ``agent start`` runs the agent and loads nothing of the command line; everything else is ``guestagent.cli``.
 """
 
+import contextlib
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +21,32 @@ LOG = logging.getLogger(__name__)
 
 Order = str | BaseException
 """What wakes the main thread: ``ready``, ``stop``, ``reset``, or the error with which starting ended."""
+
+
+class Orders:
+    """A queue that signals fill while the main thread waits for it.
+
+    The kernel may hand a signal to any thread, and then nothing interrupts the main thread, which alone runs
+    Python's handlers: it therefore waits for a pipe that the interpreter writes to on every signal.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Order] = deque()
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+
+    def put(self, order: Order) -> None:
+        """Add an order; from any thread or handler."""
+        self._waiting.append(order)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"\0")
+
+    def get(self) -> Order:
+        """Wait for the next order and return it; in the main thread."""
+        while not self._waiting:
+            os.read(self._woken, 4096)
+        return self._waiting.popleft()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +69,7 @@ def start_agent(words: Sequence[str]) -> int:
     from objectstore.store import StoreError
 
     keep_little()
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    orders = Orders()
     listen(orders)
     try:
         configuration = load(words)
@@ -60,7 +87,7 @@ def start_agent(words: Sequence[str]) -> int:
     return 0
 
 
-def run(agent: "Agent", orders: "queue.SimpleQueue[Order]") -> None:
+def run(agent: "Agent", orders: Orders) -> None:
     """Start the agent in a thread, as a broker may keep it waiting, and obey signals until it is to end."""
     threading.Thread(target=_start, args=(agent, orders), name="start", daemon=True).start()
     while (order := orders.get()) != "stop":
@@ -77,7 +104,7 @@ def run(agent: "Agent", orders: "queue.SimpleQueue[Order]") -> None:
     os._exit(0)
 
 
-def listen(orders: "queue.SimpleQueue[Order]") -> None:
+def listen(orders: Orders) -> None:
     """Turn signals into orders, however many come; the handlers stay for good."""
 
     def order(number: int, frame: FrameType | None) -> None:
@@ -87,7 +114,7 @@ def listen(orders: "queue.SimpleQueue[Order]") -> None:
         signal.signal(number, order)
 
 
-def _start(agent: "Agent", orders: "queue.SimpleQueue[Order]") -> None:
+def _start(agent: "Agent", orders: Orders) -> None:
     failed: Order = RuntimeError("the agent could not be started; see above")
     try:
         agent.start()

@@ -191,8 +191,9 @@ here={here}
 echo "$*" >> $here/calls
 case "$1" in
 start) test -f $here/pid && exit 0; grep -q ExecStart=. $here/drop/*/ostler.conf || exit 5
-       setsid sh -c 'trap "exit 0" TERM; while :; do sleep 0.05; done' >/dev/null 2>&1 &
-       echo $! > $here/pid; touch {data}/answers ;;
+       # Only in a session of its own does it outlive the command that starts it.
+       setsid sh -c "trap 'exit 0' TERM; echo \\$\\$ > $here/pid; while :; do sleep 0.05; done" >/dev/null 2>&1 &
+       until test -s $here/pid; do sleep 0.01; done; touch {data}/answers ;;
 stop) kill -TERM $(cat $here/pid); rm $here/pid ;;
 show) cat $here/pid 2>/dev/null || echo 0 ;;
 daemon-reload) ;;
