@@ -58,6 +58,11 @@ def tree(roots: list[int], besides: set[int]) -> set[int]:
     return found - besides
 
 
+def running(program: Path) -> set[int]:
+    """Return the processes of one program, such as the database's server, private ones of a restore too."""
+    return {each.pid for each in psutil.process_iter(["exe"]) if each.info["exe"] == str(program)}
+
+
 def pss(pid: int) -> int:
     """Return a process's proportional set size in bytes, 0 where it has gone."""
     with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ and of the new server's tools.  The database server itself is in nobody's figure
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 from demo_show import Show, size  # noqa: E402
 from demo_site import Broken, Guest, Patience, Site  # noqa: E402
-from meter import Cost, metered, spent  # noqa: E402
+from meter import Cost, metered, running, spent  # noqa: E402
 from pipelines import Failed, peers  # noqa: E402
 from workload import a_day  # noqa: E402
 
@@ -116,21 +115,14 @@ def operation(guest: Guest, *words: str, request: object = None) -> tuple[Cost, 
     """Run one operation to its end; return what the agent's tree spent on it, and its result."""
     cost = Cost()
     agent = guest.process.pid if guest.process else 0
-    server = guest.ostler("status")["server_pid"]
-    besides = {int(str(server))} if server else set()
+    server = guest.sample().node.installation.tools["server"].resolve()
     before = spent(agent)
-    with metered(lambda: [agent], lambda: besides or serving(guest), cost):
+    with metered(lambda: [agent], lambda: running(server), cost):
         begun = guest.ostler(*words, "--no-wait", request=request)
         ended = guest.ostler("operation", "wait", str(begun["id"]))
     own, tools = (after - then for after, then in zip(spent(agent), before, strict=True))
     cost.cpu, cost.tools = own + tools, tools
     return cost, ended["result"] if isinstance(ended["result"], dict) else {}
-
-
-def serving(guest: Guest) -> set[int]:
-    """Return the new guest's server once it is known, so that its memory is in nobody's figure."""
-    kept = guest.home / "state" / "server.json"
-    return {int(json.loads(kept.read_text())["pid"])} if kept.exists() else set()
 
 
 def median(rounds: list[Costs]) -> Costs:
