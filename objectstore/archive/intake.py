@@ -22,7 +22,8 @@ from objectstore.archive.pieces import Piece, Run
 from objectstore.archive.track import Emitted, Spool, Track
 from objectstore.store import Buffer, Corrupt
 
-OPEN = 8
+MORE_OPEN = 3
+"""Files that may have a buffer beside one for each worker: tools interleave as many files as they have threads."""
 _LINE = 2
 _ALONE = 64 << 10
 """Bytes of a piece from which on it is an index object by itself."""
@@ -49,7 +50,8 @@ class Intake:
         self._packs = packs
         self._spool = spool
         self._emit = emit
-        self._buffers = Buffers(monitor, OPEN + count + _LINE, GROUP)
+        self._most = count + MORE_OPEN
+        self._buffers = Buffers(monitor, self._most + count + _LINE, GROUP)
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
         self.parent: Parts | None = None
@@ -84,7 +86,7 @@ class Intake:
     def _opened(self, track: Track) -> _Open:
         file = self._open.get(track.path)
         if file is None:
-            if len(self._open) >= OPEN:
+            if len(self._open) >= self._most:
                 self._shut()
             file = self._open[track.path] = _Open(track)
             with self._lock:

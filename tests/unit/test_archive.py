@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from objectstore.archive import Archive, Entry, Manifest, extract
+from objectstore.archive.intake import MORE_OPEN
 from objectstore.archive.model import GROUP, PACK
 from objectstore.archive.pieces import span_size
 from objectstore.retrying import Retrying
@@ -472,7 +473,8 @@ def test_any_chain_of_backups_comes_back_and_shares_exactly_what_is_equal(seed: 
     for _ in range(chance.randrange(1, 6)):
         parent, old = made[-1] if made else (None, {})
         files = dict(list(files.items())[:8])
-        sealed = take(kept, files, parent, cut=lambda path: cut, extents=scattered(chance, files, 3 * block))
+        mixed = scattered(chance, files, 3 * block)
+        sealed = take(kept, files, parent, cut=lambda path: cut, extents=mixed, workers=8 - MORE_OPEN)
         assert sealed.new_bytes == really_new(old, files, block)
         made.append((sealed, files))
         files = edited(chance, files, block)
