@@ -17,6 +17,7 @@ from guestagent.errors import Busy, DeadlinePassed, Interrupted, Refused
 from guestagent.journal import QUEUED, RUNNING, Row
 from guestagent.journal.clock import now
 from guestagent.operations.guest import Guest
+from guestagent.operations.requests import check_names
 from guestagent.operations.run import attempt, steps_of, version_of
 from guestagent.operations.scopes import exclude
 from guestagent.operations.work import Work, close
@@ -114,7 +115,7 @@ class Operations:
             known = self._known(request)
             if known is not None:
                 return known
-            verb.parse(request.args)
+            self._must_do(verb, verb.parse(request.args))
             if self._stopping:
                 raise NotReady("the agent is about to end", hint="ask again after its restart")
             rivals = self._rivals(verb.mark.scope)
@@ -133,6 +134,13 @@ class Operations:
 
     def _digest(self, request: Request) -> str:
         return self._guest.journal.ledger.digest([request.verb, dict(request.args)])
+
+    def _must_do(self, verb: Verb, values: dict[str, object]) -> None:
+        """Raise where these arguments can never do, as far as that is known without asking the server."""
+        if verb.part is not None:
+            check_names(self._guest.manager.datastore, verb.noun, values)
+        elif verb.mark.check is not None:
+            verb.mark.check(self._guest, **{each.name: each.default for each in verb.args} | values)
 
     def _rivals(self, scope: str) -> list[Work]:
         return [each for each in self._works.values() if exclude(scope, each.scope)]

@@ -150,10 +150,22 @@ def test_a_part_that_is_absent_ends_with_five(agent: LiveAgent) -> None:
         assert answer.error["message"] == f"{agent.datastore} has no {part}"
 
 
-def test_bad_input_ends_with_two_and_names_the_field(agent: LiveAgent) -> None:
-    assert agent.run("backup", "create", "--id", "not-a-uuid").error["field"] == "id"
-    assert agent.run("backup", "create", "--id", "not-a-uuid").status == 2
-    assert agent.run("settings", "set", "no_such_setting=1").status == 2
+def test_bad_input_ends_with_two_names_the_field_and_is_no_operation(agent: LiveAgent) -> None:
+    before = agent.ostler("operation", "list")
+    for words, field in (
+        (("backup", "create", "--id", "not-a-uuid"), "id"),
+        (("backup", "create", "--nice", "99"), "nice"),
+        (("backup", "create", "--workers", "0"), "workers"),
+        (("backup", "create", "--bandwidth", "-1"), "bandwidth"),
+        (("settings", "set", "no_such_setting=1"), "no_such_setting"),
+        (("settings", "drop", "no_such_setting"), "no_such_setting"),
+    ):
+        answer = agent.run(*words)
+        assert (answer.status, answer.error["field"]) == (2, field)
+    if declarations.load(agent.datastore).parts()["users"]:
+        answer = agent.run("user", "create", request={"name": "a\0b", "password": "pw-ann-1"})
+        assert (answer.status, answer.error["field"]) == (2, "name")
+    assert agent.ostler("operation", "list") == before
     assert agent.run("backup", "verify", str(uuid.uuid4()), "--digest", "XYZ").status == 2
     assert agent.run("prepare", request={"nonsense": 1}).status == 2
     assert agent.run("status", "--wait", "BETTER").error["field"] == "wait"

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from datastores.contract import JSON, NotReady, Unsupported
+from datastores.contract import JSON, BadInput, NotReady, Unsupported
 from guestagent.declarations import verbs
-from guestagent.errors import Busy, DeadlinePassed, JournalCorrupt, Refused
+from guestagent.errors import Busy, DeadlinePassed, Fault, JournalCorrupt, Refused
 from guestagent.operations.engine import Operations, Request
 from guestagent.operations.guest import Guest
-from tests.fakes_ops import read_state, sham_guest, up
+from objectstore.store import BadRequest
+from tests.fakes_ops import read_state, sham_archive, sham_guest, up
 
 
 @pytest.fixture
@@ -70,17 +71,64 @@ def user(name: str = "ann", **more: JSON) -> dict[str, JSON]:
     return {"name": name, "password": "s3cret", **more}
 
 
-def test_bad_names_are_refused_by_place_and_nothing_has_changed(guest: Guest, engine: Operations) -> None:
-    ended = prepared(engine, databases=[{"name": "good"}, {"name": "far too long"}])
-    assert (ended["state"], ended["step"]) == ("failed", "accept")
-    assert ended["error"]["type"] == "Refused"
-    assert ended["error"]["field"] == "databases[1].name"
-    assert engine.read("agent.status", {})["status"] == "NEW"
-    ended = prepared(engine, users=[user(), user(name="b\0b")])
-    assert ended["error"]["field"] == "users[1].name"
-    ended = prepared(engine, settings={"colour": "red"})
-    assert (ended["error"]["type"], ended["error"]["field"]) == ("BadInput", "colour")
-    assert prepared(engine)["state"] == "succeeded"
+@pytest.mark.parametrize(
+    ("verb", "args", "field"),
+    [
+        ("agent.prepare", {"databases": [{"name": "good"}, {"name": "far too long"}]}, "databases[1].name"),
+        (
+            "agent.prepare",
+            {"users": [{"name": "ann", "password": "x"}, {"name": "b\0b", "password": "x"}]},
+            "users[1].name",
+        ),
+        ("agent.prepare", {"users": [{"name": "ann", "password": "x" * 65}]}, "users[0].password"),
+        ("agent.prepare", {"settings": {"colour": "red"}}, "colour"),
+        ("agent.prepare", {"settings": {"color": ["red"]}}, "settings.color"),
+        ("agent.prepare", {"restore": {"backup": "yesterday's"}}, "restore.backup"),
+        ("agent.prepare", {"restore": {"backup": str(uuid.uuid4()), "digest": "AB"}}, "restore.digest"),
+        ("database.create", {"name": "far too long"}, "name"),
+        ("user.create", {"name": "", "password": "x"}, "name"),
+        ("user.create", {"name": "ann", "password": "x" * 65}, "password"),
+        ("user.create", {"name": "ann", "password": "x", "databases": ["ok", "n\0"]}, "databases[1]"),
+        ("user.delete", {"name": "far too long"}, "name"),
+        ("settings.set", {"values": {}}, "values"),
+        ("settings.set", {"values": {"color": "blue"}}, "color"),
+        ("settings.set", {"values": {"colour": "red"}}, "colour"),
+        ("settings.drop", {"names": []}, "names"),
+        ("settings.drop", {"names": ["colour"]}, "colour"),
+        ("backup.create", {"id": "mine"}, "id"),
+        ("backup.create", {"parent": "newest"}, "parent"),
+        ("backup.create", {"bandwidth": -1}, "bandwidth"),
+        ("backup.create", {"workers": 0}, "workers"),
+        ("backup.create", {"workers": 65}, "workers"),
+        ("backup.create", {"nice": 99}, "nice"),
+        ("backup.create", {"nice": -1}, "nice"),
+    ],
+)
+def test_bad_input_is_refused_at_the_door_and_not_journalled(
+    tmp_path: Path, verb: str, args: dict[str, JSON], field: str
+) -> None:
+    guest = sham_guest(tmp_path, archive=sham_archive(tmp_path))
+    engine = Operations(guest, verbs())
+    for take in (engine.accept, engine.enqueue):
+        with pytest.raises((Refused, BadInput, BadRequest)) as refused:
+            take(request(verb, **args))
+        assert Fault.of(refused.value).field == field
+        assert Fault.of(refused.value).exit_status == 2
+    assert guest.journal.ledger.all() == []
+    guest.journal.close()
+
+
+def test_a_backup_without_a_realm_is_refused_at_the_door(guest: Guest, engine: Operations) -> None:
+    with pytest.raises(Refused, match="no realm"):
+        engine.accept(request("backup.create"))
+    assert guest.journal.ledger.all() == []
+
+
+def test_what_a_part_refuses_is_named_by_its_argument(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    for noun in ("user", "database"):
+        ended = done(engine, engine.accept(request(f"{noun}.delete", name="nobody")))
+        assert (ended["error"]["type"], ended["error"]["field"]) == ("NotFound", "name")
 
 
 def test_the_same_prepare_again_changes_nothing_and_another_is_refused(guest: Guest, engine: Operations) -> None:
@@ -330,7 +378,9 @@ def test_secrets_are_neither_logged_nor_kept(
 ) -> None:
     caplog.set_level(0)
     canary = "canary-3b9f1e"
-    prepared(engine, users=[user(name="ann", password=canary), user(name="far too long", password=canary)])
+    with pytest.raises(Refused) as refused:
+        prepared(engine, users=[user(password=canary), user(name="bob", password=canary * 9)])
+    assert canary not in str(refused.value)
     prepared(engine, users=[user(password=canary)])
     for _ in range(2):
         done(engine, engine.accept(request("user.set_password", name="ann", password=canary)))
