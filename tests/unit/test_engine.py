@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from guestagent.declarations import verbs
 from guestagent.errors import Busy, DeadlinePassed, Fault, JournalCorrupt, Refused
 from guestagent.operations.engine import Operations, Request
 from guestagent.operations.guest import Guest
+from guestagent.operations.vintage import vintage
 from objectstore.store import BadRequest
-from tests.fakes_ops import read_state, sham_archive, sham_guest, up
+from tests.fakes_ops import SHAM, ShamAdmin, read_state, sham_archive, sham_guest, up
 
 
 @pytest.fixture
@@ -371,6 +373,39 @@ def test_what_ran_and_what_waited_goes_on_in_the_next_life(guest: Guest, engine:
     assert [each["state"] for each in ended] == ["succeeded"] * 3
     starts = [str(each["started_at"]) for each in ended]
     assert starts == sorted(starts)
+
+
+def test_after_an_upgrade_what_waited_goes_on_and_what_ran_does_not(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    gate = hold_users(guest)
+    ran, waited = [engine.enqueue(request("user.create", **user(name))) for name in ("ann", "bob")]
+    engine.stop(0.1)
+    gate.unlink()
+    for row in guest.journal.ledger.all(live=True):
+        guest.journal.ledger.save(replace(row, version="before", steps=(("of old", "pending"),)))
+    again = Operations(guest, verbs())
+    again.resume()
+    assert (done(again, ran)["state"], done(again, waited)["state"]) == ("interrupted", "succeeded")
+    assert [each["name"] for each in done(again, waited)["steps"]] == ["accept", "create", "finish"]
+
+
+def test_any_code_that_a_step_may_come_to_makes_another_vintage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "elsewhere"
+    (package / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "admin.py", "deep/__init__.py", "deep/reading.py"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = replace(SHAM, admin=type("Admin", (ShamAdmin,), {"__module__": "elsewhere.admin"}))
+    seen = [vintage(theirs)]
+    (package / "deep" / "reading.py").write_text("CHUNK = 2\n")
+    seen.append(vintage(theirs))
+    (package / "settings.toml").write_text("")
+    seen.append(vintage(theirs))
+    assert len(set(seen)) == 3
+    assert vintage(theirs) == seen[-1]
+    assert vintage(SHAM) not in seen
 
 
 def test_secrets_are_neither_logged_nor_kept(
