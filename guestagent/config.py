@@ -127,6 +127,12 @@ def load(words: Sequence[str]) -> Configuration:
         return Configuration(words)
     except cfg.Error as error:
         raise _refused(error) from error
+    except SystemExit as end:
+        # An option that may also come by argument; argparse itself has told and ends with a number.
+        if not isinstance(end.code, str):
+            raise
+        name, _, reason = end.code.removeprefix("argument --").partition(":")
+        raise Refused(f"{name}: {reason.strip()}", field=name.replace("-", "_")) from None
 
 
 def without_file() -> cfg.ConfigOpts:
