@@ -128,11 +128,10 @@ def load(words: Sequence[str]) -> Configuration:
     except cfg.Error as error:
         raise _refused(error) from error
     except SystemExit as end:
-        # An option that may also come by argument; argparse itself has told and ends with a number.
-        if not isinstance(end.code, str):
+        # What the library has told in words of its own, it ends with 1: an option that may also come by argument.
+        if end.code != 1:
             raise
-        name, _, reason = end.code.removeprefix("argument --").partition(":")
-        raise Refused(f"{name}: {reason.strip()}", field=name.replace("-", "_")) from None
+        raise Refused("the configuration has a bad value; the line above names it", field="config_file") from None
 
 
 def without_file() -> cfg.ConfigOpts:
