@@ -71,7 +71,7 @@ def _apply(guest: Guest, changes: Changes, number: int, before: int) -> None:
 def _confirm(guest: Guest, changes: Changes, number: int, before: int) -> list[dict[str, JSON]]:
     layered = guest.manager.settings
     _or_back(guest, changes, number, before, layered.confirm)
-    return [row for row in layered.rows() if row["name"] in changes]
+    return [row for row in layered.rows(every=True) if row["name"] in changes]
 
 
 def _or_back(guest: Guest, changes: Changes, number: int, before: int, move: Callable[[Changes], object]) -> None:
