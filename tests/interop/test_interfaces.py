@@ -1,12 +1,12 @@
 """The page of interfaces, held against the program: names, fields and exit statuses from outside."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
 from guestagent import declarations
-from tests.agents import LiveAgent, Site, site
+from tests.agents import LiveAgent, Site
+from tests.cases import first_request
 
 OPERATION = {
     "id",
@@ -68,27 +68,13 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def agent(place: Site, datastore_case: tuple[str, str, dict[str, str]]) -> LiveAgent:
-    name, version, options = datastore_case
-    made = place.agent("g1", name, version, **options).start()
-    has = declarations.load(name).parts()
-    request: dict[str, object] = {"settings": {}}
-    if has["databases"]:
-        request["databases"] = [{"name": "shop"}]
-    if has["users"]:
-        request["users"] = [{"name": "ann", "password": "pw-ann-1", "databases": ["shop"] if has["databases"] else []}]
-    prepared = made.prepare(**request)
+def test_prepare_prints_its_operation_and_the_same_again_changes_nothing(agent: LiveAgent) -> None:
+    server = agent.status()["server_pid"]
+    prepared = agent.prepare(**first_request(agent.datastore))
     assert isinstance(prepared, dict)
     assert set(prepared) >= OPERATION
-    assert prepared["state"] == "succeeded"
-    return made
+    assert (prepared["verb"], prepared["state"]) == ("agent.prepare", "succeeded")
+    assert agent.status()["server_pid"] == server
 
 
 def test_describe_names_parts_and_verbs(agent: LiveAgent) -> None:
