@@ -11,7 +11,7 @@ import pytest
 
 from datastores.contract import JSON, BadInput, NotReady, Unsupported
 from guestagent.declarations import verbs
-from guestagent.errors import Busy, DeadlinePassed, Fault, JournalCorrupt, Refused
+from guestagent.errors import Busy, DeadlinePassed, Fault, JournalCorrupt, Refused, UnknownOperation
 from guestagent.operations.engine import Operations, Request
 from guestagent.operations.guest import Guest
 from guestagent.operations.vintage import vintage
@@ -307,6 +307,25 @@ def test_absent_parts_unknown_verbs_and_bad_arguments_are_refused(guest: Guest, 
 def test_an_account_on_a_guest_that_is_not_there_is_not_ready(engine: Operations) -> None:
     ended = done(engine, engine.accept(request("user.create", **user())))
     assert (ended["error"]["type"], ended["error"]["retry"]) == ("NotReady", True)
+
+
+def test_operations_are_listed_by_page(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    for name in ("ann", "bob", "cyd"):
+        done(engine, engine.accept(request("user.create", **user(name))))
+    every = [each["id"] for each in engine.read("operation.list", {})]  # type: ignore[union-attr, index, call-overload]
+    seen: list[object] = []
+    after: dict[str, JSON] = {}
+    while page := engine.read("operation.list", {**after, "limit": 3}):
+        assert len(page) <= 3  # type: ignore[arg-type]
+        seen += [each["id"] for each in page]  # type: ignore[union-attr, index, call-overload]
+        after = {"after": seen[-1]}  # type: ignore[dict-item]
+    assert seen == every
+    assert len(every) == 4
+    for args, field in (({"limit": 0}, "limit"), ({"after": "nobody"}, "after")):
+        with pytest.raises((Refused, UnknownOperation)) as refused:
+            engine.read("operation.list", args)  # type: ignore[arg-type]
+        assert refused.value.field == field
 
 
 def test_a_damaged_journal_stops_changes_and_answers_reads(guest: Guest, engine: Operations) -> None:
