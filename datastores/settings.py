@@ -9,7 +9,8 @@ generation before it stays, as a spare to go back to.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -137,13 +138,13 @@ class LayeredSettings:
         before, number = self._layers(), self.current() + 1
         after = Layers(self._image, dict(self.part.base()), dict(user))
         old, new = before.merged(), after.merged()
-        rules = self.part.rules()
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-        waiting = {each for each in changed if each not in new or each not in rules or not rules[each].dynamic}
         pid = self._pid() if self.current() else None
+        at_once = self._at_once(changed, new).keys() if pid else set()
+        waiting = changed - at_once if pid else set()
         if pid is not None and pid == before.server:
-            waiting |= set(before.waiting)
-        layers = Layers(after.image, after.agent, after.user, tuple(sorted(waiting)) if pid else (), pid)
+            waiting |= set(before.waiting) - at_once
+        layers = Layers(after.image, after.agent, after.user, tuple(sorted(waiting)), pid)
         self.generations.write(number, layers)
         return number
 
@@ -179,26 +180,26 @@ class LayeredSettings:
     def apply(self, changes: Changes) -> list[str]:
         """Apply what is dynamic to the running server; return the names that wait for a restart.
 
-        What is dropped is applied where another layer has a value for it.
+        What is dropped is applied where another layer, or the server itself, tells what holds then.
         """
-        rules, values = self.part.rules(), self._layers().merged()
-        now = {name: values[name] for name in changes if name in values and rules[name].dynamic}
+        now = self._at_once(changes, self._layers().merged())
         if now:
             self.part.apply(self.part.check(now))
         return sorted(name for name in changes if name not in now)
 
     def confirm(self, changes: Changes) -> None:
         """Raise ``Mismatch`` unless the server's own reader, and the running server, have the new values."""
-        rules, values = self.part.rules(), self._layers().merged()
+        values = self._layers().merged()
         written = self.part.written()
-        running = self.part.effective() if self._pid() is not None else None
         for name in changes:
             wanted = self._spelled(name, values.get(name))
-            if wanted is None:
-                continue
-            if self._spelled(name, written.get(name)) != wanted:
+            if wanted is not None and self._spelled(name, written.get(name)) != wanted:
                 raise Mismatch(f"setting {name} was written, but the server would read another value", field=name)
-            if running is not None and rules[name].dynamic and running.get(name) != wanted:
+        if self._pid() is None:
+            return
+        running = self.part.effective()
+        for name, value in self._at_once(changes, values).items():
+            if running.get(name) != self._spelled(name, value):
                 raise Mismatch(f"setting {name} was applied, but the server uses another value", field=name)
 
     def rows(self, *, every: bool = False) -> list[dict[str, JSON]]:
@@ -230,6 +231,16 @@ class LayeredSettings:
     def _layers(self) -> Layers:
         current = self.current()
         return self.generations.read(current) if current else Layers(self._image)
+
+    def _at_once(self, names: Iterable[str], values: Mapping[str, str]) -> dict[str, str]:
+        """Return the dynamic ones of these names with what the running server is to use: of ``values``, or its own."""
+        rules = self.part.rules()
+        dynamic = {name for name in names if name in rules and rules[name].dynamic}
+        theirs = dynamic - values.keys()
+        own: dict[str, str] = {}
+        with suppress(NotReady):
+            own = self.part.defaults(theirs) if theirs else {}
+        return {name: {**own, **values}[name] for name in sorted(dynamic) if name in values or name in own}
 
     def _running(self) -> dict[str, str]:
         try:

@@ -5,8 +5,9 @@ a bad value is refused with the option's name.
 """
 
 import ipaddress
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from urllib.parse import urlsplit
 from oslo_config import cfg
 from oslo_log import log
 
+from guestagent import spelling
 from guestagent.errors import Refused
 
+LOG = logging.getLogger(__name__)
+Written = dict[str, dict[str, Any]]
 DRIVERS = ("unix", "rabbit", "ostler+rabbit", "kombu+memory")
 _GUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -46,6 +50,12 @@ TRANSPORT_OPTIONS = [
     cfg.StrOpt("transport_url", secret=True, help="unix:///FOLDER, or rabbit://USER:PASSWORD@HOST:PORT/VHOST."),
     cfg.StrOpt("control_exchange", default="ostler", help="The exchange of the agent's topics."),
 ]
+MESSAGING_OPTIONS = frozenset(
+    {"executor_thread_pool_size", "rpc_ping_enabled", "rpc_response_timeout", "rpc_thread_pool_size"}
+)
+"""What oslo.messaging reads in [DEFAULT]; its list of them would load every driver it has."""
+
+OLD_LOG_OPTIONS = frozenset({"fatal_deprecations", "log_config", "logdir", "logfile"})
 _REQUIRED = (
     (None, "guest_id"),
     (None, "datastore_manager"),
@@ -87,7 +97,12 @@ class Configuration:
 
     def __init__(self, words: Sequence[str]) -> None:
         self._conf = _parsed(_ours(), words)
-        self.settings = _settings(self._conf)
+        written = _written(self._conf)
+        self._strange = _strange(self._conf, written)
+        try:
+            self.settings = _settings(self._conf)
+        except cfg.Error as error:
+            raise _refused(error, written) from error
         self.messaging = _parsed(cfg.ConfigOpts(), words)
 
     def set_up_logging(self) -> None:
@@ -95,6 +110,8 @@ class Configuration:
         if not (self._conf.log_file or self._conf.log_dir or self._conf.use_journal):
             self._conf.set_override("use_stderr", True)
         log.setup(self._conf, "ostler")
+        for each in self._strange:
+            LOG.warning("%s", each)
 
     def read_log_level_again(self) -> None:
         """Read the files once more and take over the log level; ``Refused`` where they cannot be read."""
@@ -110,6 +127,11 @@ def load(words: Sequence[str]) -> Configuration:
         return Configuration(words)
     except cfg.Error as error:
         raise _refused(error) from error
+    except SystemExit as end:
+        # What the library has told in words of its own, it ends with 1: an option that may also come by argument.
+        if end.code != 1:
+            raise
+        raise Refused("the configuration has a bad value; the line above names it", field="config_file") from None
 
 
 def without_file() -> cfg.ConfigOpts:
@@ -194,7 +216,35 @@ def _absolute(value: str, name: str) -> Path:
     return path
 
 
-def _refused(error: cfg.Error) -> Refused:
-    name = getattr(error, "opt_name", None)
-    found = re.search(r"option (\w+)", str(error)) if name is None else None
-    return Refused(str(error), field=name or (found.group(1) if found else "config_file"))
+def _written(conf: cfg.ConfigOpts) -> Written:
+    """Return the files' own words: values by section and name, as lists, the last one wins."""
+    found: Written = {}
+    folders = conf.config_dirs if conf.config_dir else ()
+    for path in [*conf.config_file, *(str(each) for folder in folders for each in sorted(Path(folder).glob("*.conf")))]:
+        cfg.ConfigParser(path, found).parse()
+    return found
+
+
+def _strange(conf: cfg.ConfigOpts, written: Written) -> list[str]:
+    """Return in words what [DEFAULT] says that nobody reads; ``Refused`` where it must be a slip of ours."""
+    shared = {*conf, *MESSAGING_OPTIONS, *OLD_LOG_OPTIONS} - {"ostler"}
+    return spelling.check(written, {each.name for each in OSTLER_OPTIONS}, shared)
+
+
+def _refused(error: cfg.Error, written: Mapping[str, Mapping[str, Any]] = {}) -> Refused:  # noqa: B006
+    """Return the error in plain words: the option, what it may be, and what it was."""
+    found = re.match(r"Value for option (\w+)(?: from .*?\))? is not valid: (.*)", str(error), re.DOTALL)
+    if found is None:
+        return Refused(str(error), field="config_file")
+    name, reason = found.groups()
+    allowed = next((_allowed(each.type) for each in (*DEFAULT_OPTIONS, *OSTLER_OPTIONS) if each.name == name), None)
+    if allowed is None:
+        return Refused(f"{name}: {reason}", field=name)
+    value = next((each[name][-1] for each in written.values() if name in each), "")
+    return Refused(f"{name} must be {allowed}, not {value[:80]!r}", field=name)
+
+
+def _allowed(kind: Any) -> str:
+    if getattr(kind, "choices", None):
+        return f"one of {', '.join(kind.choices)}"
+    return f"a whole number from {kind.min} to {kind.max}"

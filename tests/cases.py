@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from datastores.contract import Node, Rule, Sample
 from guestagent import declarations
 from guestagent.image import installation, read_image
 from guestagent.node import node_for
-from tests.agents import LiveAgent
+from tests.agents import LiveAgent, Site, site
 from tests.guests import IMAGE, prefix
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
@@ -37,6 +38,30 @@ def datastore_case(request: pytest.FixtureRequest) -> Case:
     """Return a datastore, its version and the options its agent wants."""
     case: Case = request.param
     return case
+
+
+def first_request(datastore: str) -> dict[str, object]:
+    """Return what ``prepare`` is asked for: the database ``shop`` and the user ``ann``, as far as there are such."""
+    has = declarations.load(datastore).parts()
+    databases = ["shop"] if has["databases"] else []
+    ann = {"name": "ann", "password": "pw-ann-1", "databases": databases}
+    return {"databases": [{"name": each} for each in databases], "users": [ann] if has["users"] else []}
+
+
+@pytest.fixture(scope="module")
+def place(datastore_case: Case) -> Iterator[Site]:
+    """Hold a site as long as the module runs on one datastore."""
+    with site() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def agent(place: Site, datastore_case: Case) -> LiveAgent:
+    """Return an agent that has prepared its guest."""
+    name, version, options = datastore_case
+    made = place.agent("g1", name, version, **options).start()
+    made.prepare(**first_request(name))
+    return made
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ class ShamDatabases(Databases):
     def delete(self, name: str) -> None:
         state = read_state(self.node)
         if name not in state["databases"]:
-            raise NotFound(f"there is no database {name}")
+            raise NotFound(f"there is no database {name}", field="database")
         del state["databases"][name]
         write_state(self.node, state)
 
@@ -239,7 +239,7 @@ class ShamUsers(Users):
     def delete(self, name: str, *, host: str = "%") -> None:
         state = read_state(self.node)
         if state["users"].pop(name, None) is None:
-            raise NotFound(f"there is no user {name}")
+            raise NotFound(f"there is no user {name}", field="user")
         write_state(self.node, state)
 
     @verb()

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+CONTROL = SERVER.with_name("rabbitmqctl")
 _PR_SET_PDEATHSIG = 1
 _START = 90.0
 
@@ -61,6 +62,11 @@ class Broker:
         self._server.wait()
         self._server = None
         _until(lambda: not listens(self.port), 10, "the broker is gone")
+
+    def control(self, *words: str) -> None:
+        """Run ``rabbitmqctl``."""
+        command = [str(CONTROL), "-n", self._node, *words]
+        subprocess.run(command, env=self._environment(), check=True, capture_output=True, timeout=60)
 
     def end(self) -> None:
         for each in (self._server, self._epmd):

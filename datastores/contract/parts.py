@@ -7,7 +7,7 @@ threads, and every changing one may safely be repeated after a kill.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -107,6 +107,10 @@ class Settings(ABC):
     @abstractmethod
     def apply(self, values: Mapping[str, str]) -> None:
         """Apply dynamic settings to the running server, and read them back."""
+
+    def defaults(self, names: Collection[str]) -> dict[str, str]:
+        """Return what the server uses where nobody sets these, as far as it tells while it runs; the rest is absent."""
+        return {}
 
 
 class Databases(ABC):

@@ -36,6 +36,8 @@ class Mark:
     ``once``     its result is delivered once and then destroyed.
     ``result``   a command that waited prints the operation's result, not the operation.
     ``deprecated``  since which release, or the empty string.
+    ``check``    on a plain function: raises, before an order is accepted, where its arguments can never
+                 do; called as ``check(guest, **arguments)`` with every argument there is.
     """
 
     scope: str = "none"
@@ -46,6 +48,7 @@ class Mark:
     once: bool = False
     result: bool = False
     deprecated: str = ""
+    check: Callable[..., object] | None = None
 
 
 def verb(
@@ -58,9 +61,10 @@ def verb(
     once: bool = False,
     result: bool = False,
     deprecated: str = "",
+    check: Callable[..., object] | None = None,
 ) -> Callable[[F], F]:
     """Mark a method of a part, or a function of ``guestagent.operations``, as served."""
-    mark = Mark(scope, changes, timeout, noun, steps, once, result, deprecated)
+    mark = Mark(scope, changes, timeout, noun, steps, once, result, deprecated, check)
 
     def attach(function: F) -> F:
         setattr(function, _ATTRIBUTE, mark)

@@ -7,7 +7,8 @@ is read as what it means, so that what was asked, written and used compare as te
 import functools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -126,6 +127,21 @@ class MariaDBSettings(Settings):
         for name, value in checked.items():
             if now.get(name) != value:
                 raise Mismatch(f"setting {name} was set to {value}, the server uses {now.get(name)}", field=name)
+
+    def defaults(self, names: Collection[str]) -> dict[str, str]:
+        """Ask the server's own table, but for a collation: what its default is the character set says."""
+        wanted = tuple(name for name in names if _table()[name].rule.kind != "collation")
+        statement = (
+            "SELECT LOWER(VARIABLE_NAME), DEFAULT_VALUE FROM information_schema.SYSTEM_VARIABLES "
+            "WHERE VARIABLE_NAME IN %s AND DEFAULT_VALUE IS NOT NULL"
+        )
+        with session(self.node) as cursor:
+            found = rows(cursor, statement, (wanted,)) if wanted else ()
+        told: dict[str, str] = {}
+        for name, value in found:
+            with suppress(BadInput):  # what may not be set is left to a restart
+                told[str(name)] = spelled(str(name), str(value))
+        return told
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class List(ReadRows):
         if parsed.state_dir is None:
             return super().rows(parsed)
         with closing(look(Path(parsed.state_dir))) as journal:
-            return [row.to_json() for row in journal.ledger.all()]
+            return [row.to_json() for row in journal.ledger.page(parsed.after, parsed.limit)]
 
 
 class Show(ReadObject):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from datastores.contract import JSON
-from guestagent.errors import UnknownOperation
+from guestagent.errors import Refused, UnknownOperation
 from guestagent.journal.clock import now
 from guestagent.journal.sealing import Sealer, decode, encode, new_key, plain
 
@@ -164,6 +164,16 @@ class Ledger:
     def all(self, *, live: bool = False) -> list[Row]:
         """Return all operations, or those that are still to end."""
         return self._select("WHERE ended = 0 ORDER BY number" if live else "ORDER BY number")
+
+    def page(self, after: str | None = None, limit: int | None = None) -> list[Row]:
+        """Return operations behind the one called ``after``, at most ``limit``, in their order."""
+        if limit is not None and limit < 1:
+            raise Refused("limit must be at least 1", field="limit")
+        try:
+            number = self.find(after).number if after is not None else 0
+        except UnknownOperation as error:
+            raise UnknownOperation(str(error), field="after") from None
+        return self._select("WHERE number > ? ORDER BY number LIMIT ?", number, -1 if limit is None else limit)
 
     def _select(self, clause: str, *values: object) -> list[Row]:
         found = self._database.rows(f"SELECT {_COLUMNS} FROM operation {clause}", values)  # noqa: S608

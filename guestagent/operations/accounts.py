@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from datastores.contract import JSON, NotFound
+from datastores.contract import JSON, DatastoreError, NotFound
 from guestagent.errors import Failed
 from guestagent.operations.run import Run
 
@@ -21,10 +21,12 @@ def perform(run: Run, verb: "Verb", args: Mapping[str, object]) -> JSON:
     def move() -> JSON:
         try:
             result: JSON = method(**args)
-        except NotFound:
+        except DatastoreError as error:
             # A kill between the effect and its record: what was to go is gone.
-            if run.begun(verb.name) and verb.name in _REMOVING:
+            if isinstance(error, NotFound) and run.begun(verb.name) and verb.name in _REMOVING:
                 return None
+            # A part says which kind of object it is about, who asked knows the argument.
+            error.field = "name" if error.field == verb.noun else error.field
             raise
         return result
 

@@ -21,7 +21,19 @@ from objectstore.store import Missing, Unavailable
 STEPS = ("accept", "lease", "key", "open", "stream", "close", "manifest", "check", "finish")
 
 
-@verb(noun="backup", scope="data", changes=True, timeout=24 * 3600.0, steps=STEPS, result=True)
+def _checked(
+    guest: Guest, *, id: str | None, parent: str, bandwidth: int, workers: int, nice: int, **_: object
+) -> Limits:
+    """Return the limits; raise where the realm, an id or a limit can never do."""
+    archive_of(guest)
+    if id is not None:
+        canonical(id, "id")
+    if parent not in ("auto", "none"):
+        canonical(parent, "parent")
+    return limits(bandwidth, workers, nice)
+
+
+@verb(noun="backup", scope="data", changes=True, timeout=24 * 3600.0, steps=STEPS, result=True, check=_checked)
 def create(
     run: Run,
     *,

@@ -17,8 +17,10 @@ from guestagent.errors import Busy, DeadlinePassed, Interrupted, Refused
 from guestagent.journal import QUEUED, RUNNING, Row
 from guestagent.journal.clock import now
 from guestagent.operations.guest import Guest
-from guestagent.operations.run import attempt, steps_of, version_of
+from guestagent.operations.requests import check_names
+from guestagent.operations.run import attempt, steps_of
 from guestagent.operations.scopes import exclude
+from guestagent.operations.vintage import vintage
 from guestagent.operations.work import Work, close
 
 QUEUE = 256
@@ -45,6 +47,8 @@ class Operations:
         self._queue = queue
         self._guest = guest
         self._verbs = verbs
+        # Read now: the files may be replaced while this process still runs what they held.
+        self._vintage = vintage(guest.manager.datastore)
         self._changed = threading.Condition(threading.RLock())
         self._works: dict[str, Work] = {}
         self._stopping = False
@@ -114,7 +118,7 @@ class Operations:
             known = self._known(request)
             if known is not None:
                 return known
-            verb.parse(request.args)
+            self._must_do(verb, verb.parse(request.args))
             if self._stopping:
                 raise NotReady("the agent is about to end", hint="ask again after its restart")
             rivals = self._rivals(verb.mark.scope)
@@ -133,6 +137,13 @@ class Operations:
 
     def _digest(self, request: Request) -> str:
         return self._guest.journal.ledger.digest([request.verb, dict(request.args)])
+
+    def _must_do(self, verb: Verb, values: dict[str, object]) -> None:
+        """Raise where these arguments can never do, as far as that is known without asking the server."""
+        if verb.part is not None:
+            check_names(self._guest.manager.datastore, verb.noun, values)
+        elif verb.mark.check is not None:
+            verb.mark.check(self._guest, **{each.name: each.default for each in verb.args} | values)
 
     def _rivals(self, scope: str) -> list[Work]:
         return [each for each in self._works.values() if exclude(scope, each.scope)]
@@ -154,9 +165,9 @@ class Operations:
             id=str(uuid.uuid4()),
             request_id=request.request_id,
             verb=verb.key,
-            version=version_of(verb),
+            version=self._vintage,
             state=QUEUED if waits else RUNNING,
-            steps=tuple((name, "pending") for name in steps_of(verb)),
+            steps=_pending(verb),
             digest=self._digest(request),
             deadline=deadline,
             epoch=self._guest.boot_epoch,
@@ -178,7 +189,9 @@ class Operations:
 
     def _resume(self, row: Row) -> None:
         verb = self._verbs.get(row.verb)
-        if verb is None or version_of(verb) != row.version:
+        if verb is not None and row.state == QUEUED:
+            row = replace(row, version=self._vintage, steps=_pending(verb))
+        if verb is None or row.version != self._vintage:
             error = Interrupted(f"interrupted at {row.step!r}: the agent was changed meanwhile", operation=row.id)
             attempt("sweeping", lambda: sweep(self._guest))
             close(self._guest, row, error)
@@ -213,6 +226,10 @@ class Operations:
                 self._start_waiting()
                 nearest = min((each.rest for each in works), default=_LOOK)
                 self._changed.wait(min(max(nearest, 0.05), _LOOK))
+
+
+def _pending(verb: Verb) -> tuple[tuple[str, str], ...]:
+    return tuple((name, "pending") for name in steps_of(verb))
 
 
 def sweep(guest: Guest) -> None:

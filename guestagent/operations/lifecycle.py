@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from datastores.contract import JSON, Databases, Users, verb
 from guestagent.errors import Refused
+from guestagent.operations.backups import archive_of
 from guestagent.operations.fetching import (
     checkpoint_of,
     count_restore,
@@ -17,15 +18,34 @@ from guestagent.operations.fetching import (
 )
 from guestagent.operations.guest import Guest
 from guestagent.operations.marks import empty, marked
-from guestagent.operations.requests import DatabaseRequest, RestoreRequest, UserRequest, check_names, spelled
+from guestagent.operations.parents import canonical
+from guestagent.operations.requests import DatabaseRequest, RestoreRequest, UserRequest, check_accounts, spelled
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import quietly_stop, start_server
 from guestagent.operations.swapping import swap
+from objectstore.archive import check_digest
 
 STEPS = ("accept", "guard", "settings", "stage", "swap", "start", "secure", "accounts", "finish")
 
 
-@verb(noun="agent", scope="lifecycle", changes=True, timeout=6 * 3600.0, steps=STEPS)
+def _checked(
+    guest: Guest,
+    databases: tuple[DatabaseRequest, ...],
+    users: tuple[UserRequest, ...],
+    settings: Mapping[str, object],
+    restore: RestoreRequest | None,
+) -> dict[str, str]:
+    """Return the settings in the server's spelling; nothing has changed where this raises."""
+    check_accounts(guest.manager.datastore, databases, users)
+    if restore is not None:
+        archive_of(guest)
+        canonical(restore.backup, "restore.backup")
+        check_digest(restore.digest, "restore.digest")
+    checked = guest.manager.settings.check(spelled(settings))
+    return {name: value for name, value in checked.items() if value is not None}
+
+
+@verb(noun="agent", scope="lifecycle", changes=True, timeout=6 * 3600.0, steps=STEPS, check=_checked)
 def prepare(
     run: Run,
     *,
@@ -40,7 +60,7 @@ def prepare(
     "settings": {"max_connections": 200}, "restore": {"backup": "ID", "digest": "D"}}; every member may be left out.
     """
     guest = run.guest
-    wanted = run.step("accept", lambda: _accept(guest, databases, users, settings))
+    wanted = run.step("accept", lambda: _checked(guest, databases, users, settings, restore))
     if run.step("guard", lambda: _guard(run, restore)):
         return _told(guest)
     with _undone(run):
@@ -52,18 +72,6 @@ def prepare(
         run.step("accounts", lambda: _accounts(run, databases, users))
         run.step("finish", lambda: _finish(run))
     return _told(guest)
-
-
-def _accept(
-    guest: Guest,
-    databases: tuple[DatabaseRequest, ...],
-    users: tuple[UserRequest, ...],
-    settings: Mapping[str, object],
-) -> dict[str, str]:
-    """Return the settings in the server's spelling; nothing has changed where this raises."""
-    check_names(guest.manager.datastore, databases, users)
-    checked = guest.manager.settings.check(spelled(settings))
-    return {name: value for name, value in checked.items() if value is not None}
 
 
 def _guard(run: Run, restore: RestoreRequest | None) -> bool:

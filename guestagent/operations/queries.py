@@ -23,9 +23,13 @@ def status(guest: Guest) -> dict[str, JSON]:
 
 
 @verb(noun="operation")
-def list_(guest: Guest) -> list[dict[str, JSON]]:
-    """List the operations in the order in which they were accepted; results are left to ``show``."""
-    return [row.to_json() for row in guest.journal.ledger.all()]
+def list_(guest: Guest, *, after: str | None = None, limit: int | None = None) -> list[dict[str, JSON]]:
+    """List the operations in the order in which they were accepted; results are left to ``show``.
+
+    ``after`` begin behind the operation with this id
+    ``limit`` how many at the most; without it all of them
+    """
+    return [row.to_json() for row in guest.journal.ledger.page(after, limit)]
 
 
 @verb(noun="operation")

@@ -1,6 +1,6 @@
-"""What ``prepare`` is asked for, and the check of every name in it before anything changes."""
+"""What ``prepare`` is asked for, and the check of every name in a request before anything changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from datastores.contract import BadInput, Datastore, Secret
@@ -34,21 +34,31 @@ class RestoreRequest:
     digest: str | None = None
 
 
-def check_names(datastore: Datastore, databases: tuple[DatabaseRequest, ...], users: tuple[UserRequest, ...]) -> None:
-    """Raise ``Refused`` that names the first bad member, as ``databases[1].name``, or what the datastore has not."""
+def check_names(datastore: Datastore, noun: str, values: Mapping[str, object], place: str = "") -> None:
+    """Hold the arguments of a verb about a ``noun`` to the datastore's rules for names.
+
+    ``Refused`` names the first bad one behind ``place``, as ``users[1].name``, or what the datastore has not.
+    """
+    if values.get("databases") and datastore.databases is None:
+        raise Refused(f"{datastore.name} has no databases", field=f"{place}databases")
+    for argument, value in values.items():
+        kind = {"name": noun, "databases": "database"}.get(argument, argument)
+        for field, each in _each(value, f"{place}{argument}"):
+            _check(datastore, kind, each, field)
+
+
+def check_accounts(
+    datastore: Datastore, databases: tuple[DatabaseRequest, ...], users: tuple[UserRequest, ...]
+) -> None:
+    """Hold all that ``prepare`` is asked for to the datastore's rules for names; ``Refused`` as ``check_names``."""
     if databases and datastore.databases is None:
         raise Refused(f"{datastore.name} has no databases", field="databases")
     if users and datastore.users is None:
         raise Refused(f"{datastore.name} has no users", field="users")
     for number, database in enumerate(databases):
-        _check(datastore, "database", database.name, f"databases[{number}].name")
+        check_names(datastore, "database", vars(database), f"databases[{number}].")
     for number, user in enumerate(users):
-        place = f"users[{number}]"
-        _check(datastore, "user", user.name, f"{place}.name")
-        _check(datastore, "password", user.password.reveal(), f"{place}.password")
-        _check(datastore, "host", user.host, f"{place}.host")
-        for which, name in enumerate(user.databases):
-            _check(datastore, "database", name, f"{place}.databases[{which}]")
+        check_names(datastore, "user", vars(user), f"users[{number}].")
 
 
 def spelled(settings: Mapping[str, object]) -> dict[str, str]:
@@ -59,6 +69,15 @@ def spelled(settings: Mapping[str, object]) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
 
 
+def _each(value: object, field: str) -> Iterator[tuple[str, str]]:
+    """Yield every text of an argument with its place."""
+    if isinstance(value, tuple):
+        for number, each in enumerate(value):
+            yield from _each(each, f"{field}[{number}]")
+    elif isinstance(value, str | Secret):
+        yield field, value if isinstance(value, str) else value.reveal()
+
+
 def _check(datastore: Datastore, kind: str, value: str, field: str) -> None:
     rule = datastore.names.get(kind)
     if rule is None:
@@ -66,5 +85,7 @@ def _check(datastore: Datastore, kind: str, value: str, field: str) -> None:
     try:
         rule.check(value, kind)
     except BadInput as error:
-        message = str(error) if kind != "password" else "the password is refused: it breaks the rule for passwords"
-        raise Refused(f"{field}: {message}", field=field) from None
+        bounds = f"{rule.least} to {rule.length} {rule.unit} long" + (f", of {rule.pattern}" if rule.pattern else "")
+        message = str(error) if kind != "password" else f"the password is refused: it must be {bounds}, without NUL"
+        place = f"{field}: " if field.endswith("]") or "." in field else ""
+        raise Refused(f"{place}{message}", field=field) from None

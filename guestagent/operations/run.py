@@ -4,14 +4,11 @@ A finished step answers from the journal.  After a kill the operation's function
 it goes on where it was.  The one place that catches and logs whatever went wrong is ``attempt``, here.
 """
 
-import inspect
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
 from datastores.contract import JSON
@@ -137,13 +134,6 @@ def attempt(what: str, move: Callable[[], T]) -> tuple[T, None] | tuple[None, Ex
             LOG.error("%s failed: %s: %s\n%s", what, type(error).__name__, fault.message, frames)
             error.add_note(what)
         return None, error
-
-
-def version_of(verb: "Verb") -> str:
-    """Return a mark of the code that runs a verb; another one after an upgrade is not trusted to go on."""
-    module = sys.modules[verb.function.__module__]
-    source = inspect.getsource(module) + " ".join(steps_of(verb))
-    return sha256(source.encode()).hexdigest()[:16]
 
 
 def steps_of(verb: "Verb") -> tuple[str, ...]:

@@ -13,13 +13,21 @@ from guestagent.operations.service import answers, must_be_prepared
 STEPS = ("accept", "check", "write", "switch", "apply", "confirm")
 
 
-@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True)
+def _checked(guest: Guest, values: Mapping[str, str] | None = None, names: tuple[str, ...] = ()) -> dict[str, JSON]:
+    """Return the changes in the server's spelling; ``Refused`` or ``BadInput`` names what cannot be set."""
+    changes: Changes = dict.fromkeys(names) if values is None else values
+    if not changes:
+        raise Refused("no setting was named", field="names" if values is None else "values")
+    return cast("dict[str, JSON]", guest.manager.settings.check(changes))
+
+
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True, check=_checked)
 def set_(run: Run, values: Mapping[str, str]) -> list[dict[str, JSON]]:
     """Set values: dynamic ones hold at once, static ones wait for a restart, which is left to you."""
     return _change(run, dict(values))
 
 
-@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True)
+@verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True, check=_checked)
 def drop(run: Run, names: tuple[str, ...]) -> list[dict[str, JSON]]:
     """Take back values that were set; what the image or the agent says holds again."""
     return _change(run, dict.fromkeys(names))
@@ -33,7 +41,7 @@ def list_(guest: Guest, *, all: bool = False) -> list[dict[str, JSON]]:
 
 def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     layered = run.guest.manager.settings
-    before = run.step("accept", lambda: _accept(run.guest, changes))
+    before = run.step("accept", lambda: _accept(run.guest))
     checked = run.step("check", lambda: cast("dict[str, JSON]", layered.check(changes)))
     wanted = cast("Changes", checked)
     number = run.step("write", lambda: layered.write(_merged(layered.user(), wanted)))
@@ -44,11 +52,9 @@ def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     return run.step("confirm", lambda: _confirm(run.guest, wanted, number, before))
 
 
-def _accept(guest: Guest, changes: Changes) -> int:
+def _accept(guest: Guest) -> int:
     """Return the generation in force."""
     must_be_prepared(guest)
-    if not changes:
-        raise Refused("no setting was named", field="values")
     return guest.manager.settings.current()
 
 
@@ -65,7 +71,7 @@ def _apply(guest: Guest, changes: Changes, number: int, before: int) -> None:
 def _confirm(guest: Guest, changes: Changes, number: int, before: int) -> list[dict[str, JSON]]:
     layered = guest.manager.settings
     _or_back(guest, changes, number, before, layered.confirm)
-    return [row for row in layered.rows() if row["name"] in changes]
+    return [row for row in layered.rows(every=True) if row["name"] in changes]
 
 
 def _or_back(guest: Guest, changes: Changes, number: int, before: int, move: Callable[[Changes], object]) -> None:

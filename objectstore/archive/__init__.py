@@ -8,7 +8,7 @@ from objectstore.archive.contents import Contents
 from objectstore.archive.draft import Draft
 from objectstore.archive.extract import extract
 from objectstore.archive.manifest import Manifest
-from objectstore.archive.model import Copies, Cut, Entry, Header
+from objectstore.archive.model import Copies, Cut, Entry, Header, check_digest
 from objectstore.archive.verify import Listed, Verified
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "Listed",
     "Manifest",
     "Verified",
+    "check_digest",
     "extract",
 ]

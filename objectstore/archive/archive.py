@@ -13,7 +13,7 @@ from objectstore.archive.draft import Draft
 from objectstore.archive.index import digest as digest_of
 from objectstore.archive.lease import release, tombstone
 from objectstore.archive.manifest import Manifest
-from objectstore.archive.model import Copies, Header, check_id
+from objectstore.archive.model import Copies, Header, check_digest, check_id
 from objectstore.archive.names import manifest_of
 from objectstore.archive.seal import Sealer
 from objectstore.archive.survey import Survey
@@ -54,8 +54,7 @@ class Archive:
         ``BadRequest`` for what is no digest, ``Missing`` for an unknown or deleted backup, ``Corrupt``
         where no whole manifest with that digest is left.
         """
-        if digest is not None and (len(digest) != 64 or set(digest) - set("0123456789abcdef")):
-            raise BadRequest("a digest is 64 lower-case hexadecimal digits", field="digest")
+        check_digest(digest)
         found = self._manifests_of(backup)
         if self.vault.names.tomb(backup) in self._names(f"tomb.{backup}"):
             raise Missing(f"backup {backup} was deleted")

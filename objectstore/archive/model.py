@@ -115,6 +115,12 @@ def check_id(text: str, field: str) -> str:
     return text
 
 
+def check_digest(text: str | None, field: str = "digest") -> None:
+    """Raise ``BadRequest`` naming the field where a digest that was given is none."""
+    if text is not None and (len(text) != 64 or set(text) - set("0123456789abcdef")):
+        raise BadRequest(f"{field} must be 64 lower-case hexadecimal digits", field=field)
+
+
 def check_header(header: Header) -> Header:
     """Return the header, or raise ``BadRequest`` naming the field that cannot be."""
     for field in ("backup", "attempt", "generation"):

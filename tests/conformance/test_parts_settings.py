@@ -184,6 +184,32 @@ def test_a_static_setting_waits_for_a_restart(served: Manager, settings: Layered
         assert row(settings, name)["pending_restart"] is False
 
 
+def test_a_dynamic_setting_that_is_dropped_has_its_old_value_or_waits_for_it(
+    served: Manager, settings: LayeredSettings
+) -> None:
+    settings.switch(settings.write({}))
+    served.service.stop()
+    served.service.start()
+    names = [name for name, rule in settings.part.rules().items() if rule.dynamic]
+    effective, base = settings.part.effective(), settings.part.base()
+    told = settings.part.defaults([name for name in names if name not in base])
+    assert told == {name: effective[name] for name in told}, "what is told is what a fresh server uses"
+    name, before, after = next(each for each in neighbours(settings, dynamic=True) if each[0] not in base)
+    put(settings, {name: after})
+    waiting = put(settings, {name: None})
+    assert waiting == ([] if name in told else [name])
+    assert row(settings, name) == {
+        "name": name,
+        "value": before if name in told else after,
+        "source": "image",
+        "dynamic": True,
+        "pending_restart": name not in told,
+    }
+    served.service.stop()
+    served.service.start()
+    assert (row(settings, name)["value"], row(settings, name)["pending_restart"]) == (before, False)
+
+
 def test_generations_can_be_taken_back(served: Manager, settings: LayeredSettings) -> None:
     name, _, after = next(neighbours(settings, dynamic=True))
     settings.switch(settings.write({}))

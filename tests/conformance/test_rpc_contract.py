@@ -258,7 +258,7 @@ def test_long_questions_keep_nobody_waiting(served: Served) -> None:
         each.start()
     try:
         assert served.client.call("agent", "status", {}, deadline=10)
-        assert served.wait(served.client.call("database", "create", {"name": "meanwhile"}))["state"] == "succeeded"
+        assert served.wait(served.client.call("database", "create", {"name": "mean"}))["state"] == "succeeded"
         assert not answers
     finally:
         served.orders.go_on.set()

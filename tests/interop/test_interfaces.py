@@ -1,12 +1,12 @@
 """The page of interfaces, held against the program: names, fields and exit statuses from outside."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
 from guestagent import declarations
-from tests.agents import LiveAgent, Site, site
+from tests.agents import LiveAgent, Site
+from tests.cases import first_request
 
 OPERATION = {
     "id",
@@ -68,27 +68,13 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def agent(place: Site, datastore_case: tuple[str, str, dict[str, str]]) -> LiveAgent:
-    name, version, options = datastore_case
-    made = place.agent("g1", name, version, **options).start()
-    has = declarations.load(name).parts()
-    request: dict[str, object] = {"settings": {}}
-    if has["databases"]:
-        request["databases"] = [{"name": "shop"}]
-    if has["users"]:
-        request["users"] = [{"name": "ann", "password": "pw-ann-1", "databases": ["shop"] if has["databases"] else []}]
-    prepared = made.prepare(**request)
+def test_prepare_prints_its_operation_and_the_same_again_changes_nothing(agent: LiveAgent) -> None:
+    server = agent.status()["server_pid"]
+    prepared = agent.prepare(**first_request(agent.datastore))
     assert isinstance(prepared, dict)
     assert set(prepared) >= OPERATION
-    assert prepared["state"] == "succeeded"
-    return made
+    assert (prepared["verb"], prepared["state"]) == ("agent.prepare", "succeeded")
+    assert agent.status()["server_pid"] == server
 
 
 def test_describe_names_parts_and_verbs(agent: LiveAgent) -> None:
@@ -150,10 +136,22 @@ def test_a_part_that_is_absent_ends_with_five(agent: LiveAgent) -> None:
         assert answer.error["message"] == f"{agent.datastore} has no {part}"
 
 
-def test_bad_input_ends_with_two_and_names_the_field(agent: LiveAgent) -> None:
-    assert agent.run("backup", "create", "--id", "not-a-uuid").error["field"] == "id"
-    assert agent.run("backup", "create", "--id", "not-a-uuid").status == 2
-    assert agent.run("settings", "set", "no_such_setting=1").status == 2
+def test_bad_input_ends_with_two_names_the_field_and_is_no_operation(agent: LiveAgent) -> None:
+    before = agent.ostler("operation", "list")
+    for words, field in (
+        (("backup", "create", "--id", "not-a-uuid"), "id"),
+        (("backup", "create", "--nice", "99"), "nice"),
+        (("backup", "create", "--workers", "0"), "workers"),
+        (("backup", "create", "--bandwidth", "-1"), "bandwidth"),
+        (("settings", "set", "no_such_setting=1"), "no_such_setting"),
+        (("settings", "drop", "no_such_setting"), "no_such_setting"),
+    ):
+        answer = agent.run(*words)
+        assert (answer.status, answer.error["field"]) == (2, field)
+    if declarations.load(agent.datastore).parts()["users"]:
+        answer = agent.run("user", "create", request={"name": "a\0b", "password": "pw-ann-1"})
+        assert (answer.status, answer.error["field"]) == (2, "name")
+    assert agent.ostler("operation", "list") == before
     assert agent.run("backup", "verify", str(uuid.uuid4()), "--digest", "XYZ").status == 2
     assert agent.run("prepare", request={"nonsense": 1}).status == 2
     assert agent.run("status", "--wait", "BETTER").error["field"] == "wait"

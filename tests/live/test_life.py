@@ -8,14 +8,12 @@ import os
 import random  # noqa: TID251 - which byte is damaged is no secret
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from datastores.contract import Secret
-from guestagent import declarations
-from tests.agents import LiveAgent, Site, site, until
+from tests.agents import LiveAgent, Site, until
 from tests.cases import cases, sample_of
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
@@ -23,20 +21,9 @@ SIZE = 8_000_000
 
 
 @pytest.fixture(scope="module")
-def place(datastore_case: tuple[str, str, dict[str, str]]) -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def agent(place: Site, datastore_case: tuple[str, str, dict[str, str]]) -> LiveAgent:
-    name, version, options = datastore_case
-    made = place.agent("g1", name, version, **options).start()
-    has = declarations.load(name).parts()
-    databases = {"databases": [{"name": "shop"}]} if has["databases"] else {}
-    made.prepare(**databases, users=[{"name": "ann", "password": "pw-ann-1"}])
-    sample_of(made).fill(SIZE)
-    return made
+def agent(agent: LiveAgent) -> LiveAgent:
+    sample_of(agent).fill(SIZE)
+    return agent
 
 
 @pytest.fixture(scope="module")

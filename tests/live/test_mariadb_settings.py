@@ -162,3 +162,11 @@ def test_what_the_running_server_refuses_is_bad_input(server: Manager) -> None:
     with pytest.raises(BadInput, match="innodb_log_buffer_size") as caught:
         server.settings.part.apply({"innodb_log_file_size": "8M"})
     assert caught.value.field == "innodb_log_file_size"
+
+
+def test_the_server_tells_the_default_of_every_dynamic_setting_but_a_collation(server: Manager) -> None:
+    rules = server.settings.part.rules()
+    dynamic = {name for name, rule in rules.items() if rule.dynamic}
+    assert server.settings.part.defaults(dynamic).keys() == {
+        each for each in dynamic if rules[each].kind != "collation"
+    }

@@ -1,8 +1,11 @@
 """The configuration file: every option of INTERFACES, section 2, and what is refused by name."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
+import oslo_log._options
+import oslo_messaging.opts
 import pytest
 
 from guestagent import config
@@ -112,6 +115,85 @@ def test_a_bad_value_is_refused_with_its_option(tmp_path: Path, name: str, value
         config.load(written(tmp_path, **{name: value}))
     assert refused.value.field == name
     assert name in str(refused.value)
+
+
+def refused(words: list[str]) -> Refused:
+    with pytest.raises(Refused) as found:
+        config.load(words)
+    assert "Location" not in str(found.value)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("port", "x", "port must be a whole number from 0 to 65535, not 'x'"),
+        ("port", "70000", "port must be a whole number from 0 to 65535, not '70000'"),
+        ("report_interval", "0", "report_interval must be a whole number from 1 to 3600, not '0'"),
+        ("supervisor", "cron", "supervisor must be one of auto, process, systemd, not 'cron'"),
+    ],
+)
+def test_a_bad_value_is_told_with_what_it_may_be(tmp_path: Path, name: str, value: str, words: str) -> None:
+    assert str(refused(written(tmp_path, **{name: value}))) == words
+
+
+def test_a_bad_value_that_could_come_by_argument_is_refused_too(tmp_path: Path) -> None:
+    error = refused(added(tmp_path, "[DEFAULT]\ndebug = maybe\n"))
+    assert error.field == "config_file"
+
+
+def added(folder: Path, text: str) -> list[str]:
+    """Write the whole file and one more in a folder of files; return the arguments."""
+    extra = folder / "conf.d"
+    extra.mkdir()
+    (extra / "20.conf").write_text(text)
+    return [*written(folder), "--config-dir", str(extra)]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "hint"),
+    [
+        ("[ostler]\nkeyfile = /x\n", "keyfile", "did you mean key_file?"),
+        ("[Ostler]\nkeyfile = /x\n", "keyfile", "did you mean key_file?"),
+        ("[ostler]\nguest_id = g2\n", "guest_id", "it belongs into [DEFAULT]"),
+        ("[DEFAULT]\nport = 7\n", "port", "it belongs into [ostler]"),
+        ("[ostlr]\nport = 7\n", "ostlr", "did you mean [ostler]?"),
+    ],
+)
+def test_a_name_of_ours_that_stands_wrong_is_refused(tmp_path: Path, text: str, field: str, hint: str) -> None:
+    error = refused(added(tmp_path, text))
+    assert (error.field, error.hint) == (field, hint)
+
+
+def test_an_unknown_name_is_told_with_all_that_are_known(tmp_path: Path) -> None:
+    assert "realm" in str(refused(added(tmp_path, "[ostler]\nzzz = 1\n")).hint)
+
+
+def test_what_nobody_reads_in_the_shared_section_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = "debug = false\nrpc_response_timeout = 7\nuse_syslog = false\n"
+    others = "[oslo_messaging_rabbit]\nwhatever = 1\n[castellan]\nbackend = x\n"
+    loaded = config.load(added(tmp_path, f"[DEFAULT]\nreport_intervall = 5\n{known}{others}"))
+    monitored = logging.getLogger("guestagent.config")
+    loaded.set_up_logging()
+    monitored.addHandler(caplog.handler)
+    try:
+        loaded.set_up_logging()
+    finally:
+        monitored.removeHandler(caplog.handler)
+    assert caplog.messages == ["Nobody reads report_intervall in [DEFAULT]: did you mean report_interval?"]
+
+
+def test_the_names_that_libraries_read_are_theirs() -> None:
+    theirs = {
+        name
+        for group, options in (*oslo_messaging.opts.list_opts(), *oslo_log._options.list_opts())
+        if group in (None, "DEFAULT")
+        for each in options
+        for name in (each.dest, *(old.name.replace("-", "_") for old in each.deprecated_opts if old.name))
+    }
+    known = {*config._ours(), *config.MESSAGING_OPTIONS, *config.OLD_LOG_OPTIONS}
+    assert theirs <= known
+    assert theirs >= config.MESSAGING_OPTIONS | config.OLD_LOG_OPTIONS
 
 
 def test_a_password_in_the_url_is_never_shown(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datastores.contract import JSON, NotReady, Unsupported
+from datastores.contract import JSON, BadInput, NotReady, Unsupported
 from guestagent.declarations import verbs
-from guestagent.errors import Busy, DeadlinePassed, JournalCorrupt, Refused
+from guestagent.errors import Busy, DeadlinePassed, Fault, JournalCorrupt, Refused, UnknownOperation
 from guestagent.operations.engine import Operations, Request
 from guestagent.operations.guest import Guest
-from tests.fakes_ops import read_state, sham_guest, up
+from guestagent.operations.vintage import vintage
+from objectstore.store import BadRequest
+from tests.fakes_ops import SHAM, ShamAdmin, read_state, sham_archive, sham_guest, up
 
 
 @pytest.fixture
@@ -70,17 +73,64 @@ def user(name: str = "ann", **more: JSON) -> dict[str, JSON]:
     return {"name": name, "password": "s3cret", **more}
 
 
-def test_bad_names_are_refused_by_place_and_nothing_has_changed(guest: Guest, engine: Operations) -> None:
-    ended = prepared(engine, databases=[{"name": "good"}, {"name": "far too long"}])
-    assert (ended["state"], ended["step"]) == ("failed", "accept")
-    assert ended["error"]["type"] == "Refused"
-    assert ended["error"]["field"] == "databases[1].name"
-    assert engine.read("agent.status", {})["status"] == "NEW"
-    ended = prepared(engine, users=[user(), user(name="b\0b")])
-    assert ended["error"]["field"] == "users[1].name"
-    ended = prepared(engine, settings={"colour": "red"})
-    assert (ended["error"]["type"], ended["error"]["field"]) == ("BadInput", "colour")
-    assert prepared(engine)["state"] == "succeeded"
+@pytest.mark.parametrize(
+    ("verb", "args", "field"),
+    [
+        ("agent.prepare", {"databases": [{"name": "good"}, {"name": "far too long"}]}, "databases[1].name"),
+        (
+            "agent.prepare",
+            {"users": [{"name": "ann", "password": "x"}, {"name": "b\0b", "password": "x"}]},
+            "users[1].name",
+        ),
+        ("agent.prepare", {"users": [{"name": "ann", "password": "x" * 65}]}, "users[0].password"),
+        ("agent.prepare", {"settings": {"colour": "red"}}, "colour"),
+        ("agent.prepare", {"settings": {"color": ["red"]}}, "settings.color"),
+        ("agent.prepare", {"restore": {"backup": "yesterday's"}}, "restore.backup"),
+        ("agent.prepare", {"restore": {"backup": str(uuid.uuid4()), "digest": "AB"}}, "restore.digest"),
+        ("database.create", {"name": "far too long"}, "name"),
+        ("user.create", {"name": "", "password": "x"}, "name"),
+        ("user.create", {"name": "ann", "password": "x" * 65}, "password"),
+        ("user.create", {"name": "ann", "password": "x", "databases": ["ok", "n\0"]}, "databases[1]"),
+        ("user.delete", {"name": "far too long"}, "name"),
+        ("settings.set", {"values": {}}, "values"),
+        ("settings.set", {"values": {"color": "blue"}}, "color"),
+        ("settings.set", {"values": {"colour": "red"}}, "colour"),
+        ("settings.drop", {"names": []}, "names"),
+        ("settings.drop", {"names": ["colour"]}, "colour"),
+        ("backup.create", {"id": "mine"}, "id"),
+        ("backup.create", {"parent": "newest"}, "parent"),
+        ("backup.create", {"bandwidth": -1}, "bandwidth"),
+        ("backup.create", {"workers": 0}, "workers"),
+        ("backup.create", {"workers": 65}, "workers"),
+        ("backup.create", {"nice": 99}, "nice"),
+        ("backup.create", {"nice": -1}, "nice"),
+    ],
+)
+def test_bad_input_is_refused_at_the_door_and_not_journalled(
+    tmp_path: Path, verb: str, args: dict[str, JSON], field: str
+) -> None:
+    guest = sham_guest(tmp_path, archive=sham_archive(tmp_path))
+    engine = Operations(guest, verbs())
+    for take in (engine.accept, engine.enqueue):
+        with pytest.raises((Refused, BadInput, BadRequest)) as refused:
+            take(request(verb, **args))
+        assert Fault.of(refused.value).field == field
+        assert Fault.of(refused.value).exit_status == 2
+    assert guest.journal.ledger.all() == []
+    guest.journal.close()
+
+
+def test_a_backup_without_a_realm_is_refused_at_the_door(guest: Guest, engine: Operations) -> None:
+    with pytest.raises(Refused, match="no realm"):
+        engine.accept(request("backup.create"))
+    assert guest.journal.ledger.all() == []
+
+
+def test_what_a_part_refuses_is_named_by_its_argument(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    for noun in ("user", "database"):
+        ended = done(engine, engine.accept(request(f"{noun}.delete", name="nobody")))
+        assert (ended["error"]["type"], ended["error"]["field"]) == ("NotFound", "name")
 
 
 def test_the_same_prepare_again_changes_nothing_and_another_is_refused(guest: Guest, engine: Operations) -> None:
@@ -259,6 +309,25 @@ def test_an_account_on_a_guest_that_is_not_there_is_not_ready(engine: Operations
     assert (ended["error"]["type"], ended["error"]["retry"]) == ("NotReady", True)
 
 
+def test_operations_are_listed_by_page(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    for name in ("ann", "bob", "cyd"):
+        done(engine, engine.accept(request("user.create", **user(name))))
+    every = [each["id"] for each in engine.read("operation.list", {})]  # type: ignore[union-attr, index, call-overload]
+    seen: list[object] = []
+    after: dict[str, JSON] = {}
+    while page := engine.read("operation.list", {**after, "limit": 3}):
+        assert len(page) <= 3  # type: ignore[arg-type]
+        seen += [each["id"] for each in page]  # type: ignore[union-attr, index, call-overload]
+        after = {"after": seen[-1]}  # type: ignore[dict-item]
+    assert seen == every
+    assert len(every) == 4
+    for args, field in (({"limit": 0}, "limit"), ({"after": "nobody"}, "after")):
+        with pytest.raises((Refused, UnknownOperation)) as refused:
+            engine.read("operation.list", args)  # type: ignore[arg-type]
+        assert refused.value.field == field
+
+
 def test_a_damaged_journal_stops_changes_and_answers_reads(guest: Guest, engine: Operations) -> None:
     guest.journal.database.trouble = "a page is not what was written"
     with pytest.raises(JournalCorrupt, match="changes are refused"):
@@ -325,12 +394,47 @@ def test_what_ran_and_what_waited_goes_on_in_the_next_life(guest: Guest, engine:
     assert starts == sorted(starts)
 
 
+def test_after_an_upgrade_what_waited_goes_on_and_what_ran_does_not(guest: Guest, engine: Operations) -> None:
+    prepared(engine)
+    gate = hold_users(guest)
+    ran, waited = [engine.enqueue(request("user.create", **user(name))) for name in ("ann", "bob")]
+    engine.stop(0.1)
+    gate.unlink()
+    for row in guest.journal.ledger.all(live=True):
+        guest.journal.ledger.save(replace(row, version="before", steps=(("of old", "pending"),)))
+    again = Operations(guest, verbs())
+    again.resume()
+    assert (done(again, ran)["state"], done(again, waited)["state"]) == ("interrupted", "succeeded")
+    assert [each["name"] for each in done(again, waited)["steps"]] == ["accept", "create", "finish"]
+
+
+def test_any_code_that_a_step_may_come_to_makes_another_vintage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "elsewhere"
+    (package / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "admin.py", "deep/__init__.py", "deep/reading.py"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = replace(SHAM, admin=type("Admin", (ShamAdmin,), {"__module__": "elsewhere.admin"}))
+    seen = [vintage(theirs)]
+    (package / "deep" / "reading.py").write_text("CHUNK = 2\n")
+    seen.append(vintage(theirs))
+    (package / "settings.toml").write_text("")
+    seen.append(vintage(theirs))
+    assert len(set(seen)) == 3
+    assert vintage(theirs) == seen[-1]
+    assert vintage(SHAM) not in seen
+
+
 def test_secrets_are_neither_logged_nor_kept(
     guest: Guest, engine: Operations, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(0)
     canary = "canary-3b9f1e"
-    prepared(engine, users=[user(name="ann", password=canary), user(name="far too long", password=canary)])
+    with pytest.raises(Refused) as refused:
+        prepared(engine, users=[user(password=canary), user(name="bob", password=canary * 9)])
+    assert canary not in str(refused.value)
     prepared(engine, users=[user(password=canary)])
     for _ in range(2):
         done(engine, engine.accept(request("user.set_password", name="ann", password=canary)))

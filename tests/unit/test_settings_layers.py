@@ -1,6 +1,6 @@
 """Layers and generations, over a settings part that keeps the contract in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Server:
         self.pid: int | None = None
         self.uses: dict[str, str] = {}
         self.takes = True
+        self.tells = False
 
 
 class Lines:
@@ -61,6 +62,9 @@ def settings_for(node: Node, server: Server, agent: Mapping[str, str] = AGENT) -
         def apply(self, values: Mapping[str, str]) -> None:
             if server.takes:
                 server.uses.update(values)
+
+        def defaults(self, names: Collection[str]) -> dict[str, str]:
+            return {"pool": "1"} if server.tells and "pool" in names else {}
 
     declared: Datastore = replace(load("toy"), codec=Lines(), settings=Made, fixed_settings={"engine": "steam"})
     return LayeredSettings(declared, node, pid=lambda: server.pid)
@@ -203,6 +207,22 @@ def test_a_dropped_one_waits_until_the_restart(settings: LayeredSettings, server
     assert row(settings, "pool") == ("3", "image", True)
     start(server, settings, 42)
     assert row(settings, "pool") == ("1", "image", False)
+
+
+def test_a_dropped_one_whose_default_the_server_tells_has_it_at_once(settings: LayeredSettings, server: Server) -> None:
+    server.tells = True
+    start(server, settings, 41)
+    put(settings, {"pool": "3", "pages": "9"})
+    assert put(settings, {"pool": None, "pages": None}) == ["pages"], "the agent's value of a static one waits"
+    settings.confirm({"pool": None})
+    assert server.uses["pool"] == "1"
+    assert row(settings, "pool") == ("1", "image", False)
+    server.takes = False
+    put(settings, {"pool": "3"})
+    server.uses["pool"] = "3"
+    put(settings, {"pool": None})
+    with pytest.raises(Mismatch, match="pool"):
+        settings.confirm({"pool": None})
 
 
 def test_what_is_put_back_waits_no_more(settings: LayeredSettings, server: Server) -> None:
