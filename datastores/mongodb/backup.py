@@ -9,6 +9,7 @@ from datastores.mongodb import oplog, private
 from datastores.mongodb.admin import STATE
 from datastores.mongodb.catalog import wanted
 from datastores.mongodb.client import AUTH, Client, agent
+from datastores.mongodb.fingerprints import KEY_PATH
 from datastores.mongodb.position import Position, set_id, shown
 from datastores.mongodb.reading import Reader
 from datastores.mongodb.restore import RESTORED, Restored
@@ -70,8 +71,8 @@ class MongoBackup(Backup):
             if since.on_hole != "full":
                 raise hole
         made = Full(server_id, reader, limits)
-        if since is not None and any(each.private for each in since.files):
-            made = AfterHole(server_id, reader, limits, tuple(since.files), since.private)
+        if since is not None and any(each.path == KEY_PATH for each in since.files):
+            made = AfterHole(server_id, reader, limits, since.files, since.private, self.node.places.temp)
         made.estimate = sum(int(client[each].command("dbStats")["dataSize"]) for each in client.list_database_names())
         return made
 

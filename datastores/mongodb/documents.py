@@ -33,6 +33,17 @@ def field(document: memoryview, name: bytes) -> memoryview:
     raise Incomplete(f"the server's reply has no {name.decode()}")
 
 
+def identity(document: memoryview) -> memoryview:
+    """Return the ``_id`` of a document, type and all; nothing where that is not its first field."""
+    if bytes(document[5:9]) != b"_id\0":
+        return document[:0]
+    kind = document[4]
+    size = _FIXED.get(kind, 0)
+    if kind in _COUNTED:
+        size = unpack_from("<i", document, 9)[0] + _COUNTED[kind]
+    return document[4 : 9 + size]
+
+
 def elements(array: memoryview) -> list[memoryview]:
     """Return the documents of an array's bytes, in order."""
     found: list[memoryview] = []

@@ -4,6 +4,7 @@ Indexes wait until the oplog was applied: what is read while it is written to ma
 exact moment does not.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from datastores.contract import Buffer, Incomplete, Mismatch
 from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
 from datastores.mongodb.client import AUTH, Client, Document
 from datastores.mongodb.documents import RAW, documents
-from datastores.mongodb.fingerprints import Table
+from datastores.mongodb.known import Gone
 
 LOT_BYTES, LOT_DOCUMENTS = 12_000_000, 20_000
 DUPLICATE = 11000
@@ -38,7 +39,8 @@ class Shelf:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.kept: dict[bytes, Kept] = {}
-        self.table: Table | None = None
+        self.gone: dict[bytes, Gone] = {}
+        self._loaded: Counter[bytes] = Counter()
         self._aside = 0
 
     def listed(self, collection: Collection) -> None:
@@ -85,7 +87,7 @@ class Shelf:
         self.client.admin.command("applyOps", [entry])
 
     def load(self, uuid: bytes, pieces: Iterable[Buffer]) -> None:
-        """Put a collection's documents in, in their order; after a hole only those that its last table has."""
+        """Put one file of a collection's documents in, in their order; after a hole only what is not gone since."""
         lot, size = list[RawBSONDocument](), 0
         for each in self._wanted(uuid, documents(pieces)):
             if lot and (size + len(each) > LOT_BYTES or len(lot) >= LOT_DOCUMENTS):
@@ -105,11 +107,11 @@ class Shelf:
                 self.client[each.database].command("createIndexes", each.name, indexes=plain)
 
     def _wanted(self, uuid: bytes, found: Iterable[bytes]) -> Iterable[bytes]:
-        table = self.table
-        if table is None or not table.knows(uuid):
+        source, gone = self._loaded[uuid], self.gone.get(uuid)
+        self._loaded[uuid] += 1
+        if gone is None:
             return found
-        current = table.current(uuid)
-        return (each for each in found if table.prints([each])[0] in current)
+        return (each for number, each in enumerate(found) if not gone.has(source, number))
 
     def _insert(self, uuid: bytes, lot: Sequence[RawBSONDocument]) -> None:
         there = self.kept[uuid]

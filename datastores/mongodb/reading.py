@@ -10,9 +10,9 @@ from pymongo.errors import OperationFailure
 from datastores.mongodb.client import Client, Document
 from datastores.mongodb.documents import RAW, elements, field
 
-BATCH = 2 << 20
-FEWEST, MOST = 100, 10_000
-FIRST = 500
+BATCH = 1 << 18
+FEWEST, MOST = 1, 10_000
+FIRST = 20
 
 
 class Reader:
@@ -26,7 +26,7 @@ class Reader:
     def batches(self, database: str, what: str | Binary, wanted: Document | None = None) -> Iterator[list[memoryview]]:
         """Yield the documents of a collection, named or by its UUID, some at a time.
 
-        Batches are counted so that a reply has about 2 MiB.
+        Batches are counted so that a reply has about 256 KiB.
         """
         command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST}
         reply = self._command(database, command | {"readConcern": {"level": "majority"}})
