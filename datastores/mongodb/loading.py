@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bson import Binary
-from bson.raw_bson import RawBSONDocument
 
 from datastores.contract import Buffer, Incomplete, Mismatch
 from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
 from datastores.mongodb.client import AUTH, Client, Document
-from datastores.mongodb.documents import RAW, documents
+from datastores.mongodb.documents import Stored, documents
 from datastores.mongodb.known import Gone
 
-LOT_BYTES, LOT_DOCUMENTS = 12_000_000, 20_000
+LOT_BYTES, LOT_DOCUMENTS = 4_000_000, 10_000
 DUPLICATE = 11000
 VIEWS = "system.views"
 
@@ -88,12 +87,12 @@ class Shelf:
 
     def load(self, uuid: bytes, pieces: Iterable[Buffer]) -> None:
         """Put one file of a collection's documents in, in their order; after a hole only what is not gone since."""
-        lot, size = list[RawBSONDocument](), 0
+        lot, size = list[Stored](), 0
         for each in self._wanted(uuid, documents(pieces)):
             if lot and (size + len(each) > LOT_BYTES or len(lot) >= LOT_DOCUMENTS):
                 self._insert(uuid, lot)
                 lot, size = [], 0
-            lot.append(RawBSONDocument(each, RAW))
+            lot.append(Stored(each))
             size += len(each)
         if lot:
             self._insert(uuid, lot)
@@ -113,7 +112,7 @@ class Shelf:
             return found
         return (each for number, each in enumerate(found) if not gone.has(source, number))
 
-    def _insert(self, uuid: bytes, lot: Sequence[RawBSONDocument]) -> None:
+    def _insert(self, uuid: bytes, lot: Sequence[Stored]) -> None:
         there = self.kept[uuid]
         if there.name == VIEWS:
             self.client.admin.command("applyOps", [_inserted(there, uuid, each) for each in lot])
@@ -144,7 +143,7 @@ def known(database: str, name: str) -> bool:
     return wanted(database, name)
 
 
-def _inserted(there: Kept, uuid: bytes, document: RawBSONDocument) -> Document:
+def _inserted(there: Kept, uuid: bytes, document: Stored) -> Document:
     return {"op": "i", "ns": f"{there.database}.{there.name}", "ui": Binary(uuid, 4), "o": document}
 
 
