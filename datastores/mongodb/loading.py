@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bson import Binary
+from bson import Binary, Timestamp
 
 from datastores.contract import Buffer, Incomplete, Mismatch
 from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
@@ -29,6 +29,7 @@ class Kept:
     database: str
     name: str
     capped: bool = False
+    since: Timestamp | None = None
     indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -47,7 +48,9 @@ class Shelf:
         name = placed(collection.database, collection.name)
         indexes = {str(each["name"]): shallow(each) for each in collection.indexes}
         self.make(collection.uuid, collection.database, name, creation(collection, name))
-        self.kept[collection.uuid].indexes.update(indexes)
+        kept = self.kept[collection.uuid]
+        kept.since = collection.since
+        kept.indexes.update(indexes)
 
     def make(self, uuid: bytes, database: str, name: str, command: Mapping[str, Any]) -> None:
         """Make a collection with this UUID by the oplog's own command; one that is there already is left."""

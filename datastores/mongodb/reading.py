@@ -13,6 +13,8 @@ from datastores.mongodb.documents import RAW, elements, field
 BATCH = 1 << 18
 FEWEST, MOST = 1, 10_000
 FIRST = 20
+MARK = "ostler backup"
+"""The comment by which the cursors of a snapshot are known on the server."""
 
 
 class Reader:
@@ -28,7 +30,7 @@ class Reader:
 
         Batches are counted so that a reply has about 256 KiB.
         """
-        command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST}
+        command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST, "comment": MARK}
         reply = self._command(database, command | {"readConcern": {"level": "majority"}})
         first = b"firstBatch"
         while True:
@@ -59,6 +61,19 @@ class Reader:
         except OperationFailure:
             self._open = None
             raise
+
+
+def end_cursors(client: Client) -> None:
+    """End every cursor of ours that waits for a reader."""
+    stages: list[Document] = [
+        {"$currentOp": {"allUsers": True, "idleCursors": True}},
+        {"$match": {"type": "idleCursor"}},
+    ]
+    for each in client.admin.aggregate(stages):
+        cursor = each["cursor"]
+        if cursor.get("originatingCommand", {}).get("comment") == MARK:
+            database, _, name = str(each["ns"]).partition(".")
+            client[database].command("killCursors", name, cursors=[Int64(cursor["cursorId"])])
 
 
 def listing(client: Client, database: str, command: Document) -> list[RawBSONDocument]:

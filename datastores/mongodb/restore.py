@@ -7,17 +7,16 @@ from operator import itemgetter
 from pathlib import Path
 
 from datastores.contract import Buffer, Checkpoint, Extent, File, Incomplete, Mismatch, Node
-from datastores.mongodb.admin import STATE, make_account, write_keyfile
+from datastores.mongodb.admin import make_account, write_keyfile
 from datastores.mongodb.catalog import ACCOUNTS, METADATA, load
 from datastores.mongodb.client import ACCOUNT, AUTH, Client, Document
 from datastores.mongodb.known import GONE, Gone
 from datastores.mongodb.loading import Shelf, whole
-from datastores.mongodb.position import Position
+from datastores.mongodb.position import Position, compatibility
 from datastores.mongodb.private import private
 from datastores.mongodb.replay import Replay
 from datastores.mongodb.root import NAME as ROOT
-
-RESTORED = "restored"
+from datastores.mongodb.standing import remember
 
 
 class Restored:
@@ -40,7 +39,7 @@ class Restored:
             replay.end(self._position)
             shelf.build()
             self._accounts(client, shelf)
-            self._remember(client)
+            remember(client, self._checkpoint, shelf.kept)
         write_keyfile(self._node, self._into)
 
     def _take(self, client: Client, shelf: Shelf, replay: Replay, file: File, pieces: Iterator[Buffer]) -> None:
@@ -59,10 +58,9 @@ class Restored:
             raise Mismatch(f"the backup has a file {file.path[:80]!r} that its metadata does not name")
 
     def _learn(self, client: Client, shelf: Shelf, content: bytes) -> None:
-        compatibility, collections = load(content)
-        there = client.admin.command("getParameter", 1, featureCompatibilityVersion=1)["featureCompatibilityVersion"]
-        if there["version"] != compatibility:
-            client.admin.command("setFeatureCompatibilityVersion", compatibility)
+        wanted, collections = load(content)
+        if compatibility(client) != wanted:
+            client.admin.command("setFeatureCompatibilityVersion", wanted)
         for each in collections:
             shelf.listed(each)
 
@@ -80,10 +78,6 @@ class Restored:
             client.admin.command("_mergeAuthzCollections", 1, **there, db="", drop=False)
         for name in ACCOUNTS.values():
             client[AUTH][name].drop()
-
-    def _remember(self, client: Client) -> None:
-        kept = {"server_id": self._checkpoint.server_id, "position": self._position.to_json()}
-        client[AUTH][STATE].replace_one({"_id": RESTORED}, kept, upsert=True)
 
 
 def _joined(pieces: Iterator[Buffer]) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from pymongo.errors import OperationFailure
@@ -20,6 +21,7 @@ from datastores.contract import (
 from datastores.mongodb import catalog, oplog
 from datastores.mongodb.catalog import METADATA, Collection
 from datastores.mongodb.client import told
+from datastores.mongodb.documents import identity
 from datastores.mongodb.fingerprints import KEY_PATH, Changed, Plain, Prints, Sieve
 from datastores.mongodb.known import GONE, PART, PRINTS, Known
 from datastores.mongodb.position import Position, now, set_id
@@ -27,8 +29,8 @@ from datastores.mongodb.reading import Reader
 
 ATTEMPTS = 3
 PIECE = 1 << 20
-GONE_CODES = frozenset({26, 175, 237})
-"""A collection that is not there (any more), or was renamed or dropped under a cursor."""
+GONE_CODES = frozenset({26, 175, 237, oplog.POSITION_LOST})
+"""A collection that is not there (any more), or was renamed, dropped or overwritten under a cursor."""
 
 
 def sliced(number: int) -> str:
@@ -43,7 +45,7 @@ class Taken(Snapshot):
         self._server_id = server_id
         self._reader = reader
         self._limits = limits
-        self._began = now(reader.client)
+        self.began = now(reader.client)
         self._files: list[File] = []
         self._end: Position | None = None
 
@@ -63,7 +65,7 @@ class Taken(Snapshot):
             raise Incomplete("the backup's files are not all sent yet")
         with told():
             then, there = now(self._reader.client), set_id(self._reader.client)
-        if (then.term, then.rollback, there) != (self._began.term, self._began.rollback, self._server_id):
+        if (then.term, then.rollback, there) != (self.began.term, self.began.rollback, self._server_id):
             raise Incomplete("the set had an election or a rollback while the backup was taken", hint="take it again")
         return Checkpoint(self._server_id, self._end.to_json())
 
@@ -98,6 +100,10 @@ class Increment(Taken):
             yield from self._log(slices, self._since)
 
 
+class _Overwritten(Exception):
+    """A capped collection had lost its once newest document before it was read: it may lack what came next."""
+
+
 class Growing:
     """A file that is being sent: its next bytes go to its end."""
 
@@ -122,6 +128,7 @@ class Full(Taken):
     def __init__(self, server_id: str, reader: Reader, limits: Limits, key: bytes = b"") -> None:
         super().__init__(server_id, reader, limits)
         self._prints = Prints(key)
+        self._newest = b""
 
     def extents(self) -> Iterator[Extent | Kept]:
         """Yield collections one after the other, what is told about them, and the slice from before the first."""
@@ -134,7 +141,7 @@ class Full(Taken):
             metadata = Growing(METADATA)
             yield from metadata.add(catalog.dump(client, read))
             self._files.insert(0, metadata.file(b""))
-            yield from self._log(0, self._began)
+            yield from self._log(0, self.began)
 
     def _key(self) -> Iterator[Extent | Kept]:
         """Yield the private file that all fingerprints go by."""
@@ -156,21 +163,31 @@ class Full(Taken):
         for attempt in range(ATTEMPTS):
             again = f".{attempt}" if attempt else ""
             with closing(self._sieve(collection)) as sieve:
-                sent = Growing(self._path(collection, sieve) + again)
+                sent, read = Growing(self._path(collection, sieve) + again), self._marked(collection)
                 try:
-                    marks = yield from self._read(collection, sieve, sent, again)
+                    marks = yield from self._read(read, sieve, sent, again)
+                except _Overwritten:
+                    continue
                 except OperationFailure as error:
                     if error.code not in GONE_CODES:
                         raise
-                    if catalog.still_there(self._reader.client, collection):
+                    if error.code == oplog.POSITION_LOST or catalog.still_there(self._reader.client, collection):
                         continue
                     # It is dropped in the oplog, too.
                     marks = []
                 if not sent.size:
                     yield sent.path, 0, b""
                 self._files += [*marks, sent.file(collection.uuid)]
+            return read
+        name = f"{collection.database}.{collection.name}"
+        raise Incomplete(f"{name} was renamed or overwritten each time it was read", hint="take it again")
+
+    def _marked(self, collection: Collection) -> Collection:
+        """Note of a capped collection what its newest document was, and a moment at which it was in."""
+        if not collection.capped:
             return collection
-        raise Incomplete(f"{collection.database}.{collection.name} was renamed each time it was read")
+        self._newest = catalog.newest(self._reader.client, collection)
+        return replace(collection, since=now(self._reader.client).ts)
 
     def _read(
         self, collection: Collection, sieve: Sieve, sent: Growing, again: str
@@ -178,13 +195,17 @@ class Full(Taken):
         """Send the documents that are wanted, and private files about them; return those."""
         uuid, files, above = collection.uuid, list[File](), f"{PRINTS}{collection.uuid.hex()}/"
         marks = Growing(f"{above}{sieve.source:04d}.0000{again}")
+        met = not collection.capped
         for batch in self._reader.batches(collection.database, collection.binary):
+            met = met or any(bytes(identity(each)) == self._newest for each in batch)
             documents, entries = sieve.pick(batch)
             yield from sent.add(b"".join(documents))
             if marks.size >= PART:
                 files.append(marks.file(uuid, private=True))
                 marks = Growing(f"{above}{sieve.source:04d}.{len(files):04d}{again}")
             yield from marks.add(entries)
+        if not (met or sent.size == len(self._newest) == 0):
+            raise _Overwritten
         gone = Growing(f"{GONE}{uuid.hex()}/{sieve.source:04d}{again}")
         for each in sieve.gone():
             yield from gone.add(each)
