@@ -167,9 +167,9 @@ class Log:
 def test_a_capped_collection_that_is_written_to_comes_back_in_order(
     served: Manager, inn: Guests, client: Client
 ) -> None:
-    client.live.create_collection("log", capped=True, size=8 << 20, max=300)
+    client.live.create_collection("log", capped=True, size=8 << 20, max=60)
     # It is read before the log is, which is overwritten meanwhile.
-    client.before.rows.insert_many([{"_id": n, "pad": "x" * 2000} for n in range(15_000)])
+    client.before.rows.insert_many([{"_id": n, "pad": "x" * 2000} for n in range(25_000)])
     for _ in range(COUNT):
         with Log(served) as log:
             taken = Keeper().take(served.backup)
@@ -184,7 +184,7 @@ def test_a_capped_collection_that_is_written_to_comes_back_in_order(
         manager.backup.confirm(taken.checkpoint)
         before = [number for when, number in log.done if when <= moment]
         with agent(manager.node) as there:
-            assert [each["n"] for each in there.live.log.find({}).sort("$natural", 1)] == before[-300:]
+            assert [each["n"] for each in there.live.log.find({}).sort("$natural", 1)] == before[-60:]
         manager.service.stop()
 
 
