@@ -160,14 +160,14 @@ class Log:
             for number in range(1_000_000):
                 if self._stop.is_set():
                     return
-                client.live.log.insert_one({"n": number, "pad": "c" * (number % 50)}, session=session)
+                client.live.log.insert_one({"n": number, "pad": "c" * (number * 37 % 400)}, session=session)
                 self.done.append((session.operation_time, number))
 
 
 def test_a_capped_collection_that_is_written_to_comes_back_in_order(
     served: Manager, inn: Guests, client: Client
 ) -> None:
-    client.live.create_collection("log", capped=True, size=8 << 20, max=60)
+    client.live.create_collection("log", capped=True, size=16 << 10)
     # It is read before the log is, which is overwritten meanwhile.
     client.before.rows.insert_many([{"_id": n, "pad": "x" * 2000} for n in range(25_000)])
     for _ in range(COUNT):
@@ -184,7 +184,9 @@ def test_a_capped_collection_that_is_written_to_comes_back_in_order(
         manager.backup.confirm(taken.checkpoint)
         before = [number for when, number in log.done if when <= moment]
         with agent(manager.node) as there:
-            assert [each["n"] for each in there.live.log.find({}).sort("$natural", 1)] == before[-60:]
+            found = [each["n"] for each in there.live.log.find({}).sort("$natural", 1)]
+        assert len(found) > 20
+        assert found == before[-len(found) :]
         manager.service.stop()
 
 
