@@ -5,6 +5,7 @@ Entries are those of ``fingerprints``; a number counts the documents of one file
 
 import mmap
 import os
+import sys
 import tempfile
 from array import array
 from collections import Counter
@@ -16,7 +17,7 @@ from struct import Struct, pack
 from datastores.contract import File, Mismatch, NoSpace
 
 PRINTS, GONE = "fingerprints/", "gone/"
-PART = 4 << 20
+PART = 1 << 20
 """Bytes of a private file of entries: they are read one at a time."""
 LOT = 1 << 16
 WIDTH = 12
@@ -62,11 +63,10 @@ class Known:
                 self._gone.read(private(each.stored))
         self._parts = [each for each in files if each.path.startswith(PRINTS)]
         self.next = sum(not each.private for each in files)
-        counts: Counter[tuple[int, int]] = Counter()
+        counts: Counter[int] = Counter()
         for _, part in self._read():
-            counts.update(zip(part[::WIDTH], part[1::WIDTH], strict=True))
-        sizes = (counts[divmod(head, 256)] for head in range(_HEADS))
-        self._ends = array("Q", accumulate(sizes, initial=0))
+            counts.update(_heads(part))
+        self._ends = array("Q", accumulate((counts[head] for head in range(_HEADS)), initial=0))
         self._slots = _nameless(folder, self._ends[-1] * _SLOT.size)
         self._place()
 
@@ -116,6 +116,16 @@ class Known:
                     free[head] = slot + 1
                     rest = part[at + 2 : at + WIDTH]
                     _SLOT.pack_into(self._slots, slot * _SLOT.size, rest, (source << _SOURCE | number) + 1)
+
+
+def _heads(part: bytes) -> "array[int]":
+    """Return the first two bytes of each entry as a number."""
+    pairs = bytearray(len(part) // WIDTH * 2)
+    pairs[::2], pairs[1::2] = part[1::WIDTH], part[::WIDTH]
+    heads = array("H", bytes(pairs))
+    if sys.byteorder == "big":
+        heads.byteswap()
+    return heads
 
 
 def source_of(path: str) -> int:
