@@ -3,12 +3,13 @@
 #   make demo  [DATASTORE="mariadb redis"|all] [JSON=FILE]   set-up, then the main job on real servers
 #   make test  [STEPS="unit live"] [JSON=FILE]               set-up, then everything that is checked
 #   make soak                                                the same suites with ten times the counts
-#   make bench [SIZE=1000] [ROUNDS=1] [JSON=FILE]            side by side with other pipelines (SIZE in MB)
+#   make bench [BENCH=mongodb] [SIZE=1000] [ROUNDS=1] [JSON=FILE]   side by side with other pipelines (SIZE in MB)
 #   make servers | venv | config | table | clean             the pieces
 
 PYTHON ?= /usr/bin/python3
 DATASTORE ?= mariadb redis
 STEPS ?=
+BENCH ?= run
 SIZE ?= 1000
 ROUNDS ?= 1
 JSON ?=
@@ -38,7 +39,7 @@ soak: test
 
 bench: venv
 	@prefix=$$($(PYTHON) tools/servers --for bench) && \
-	  exec $(RUN) bench/run.py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
+	  exec $(RUN) bench/$(BENCH).py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
 
 config: venv
 	@.venv/bin/oslo-config-generator --config-file etc/config-generator.conf

@@ -18,6 +18,7 @@ from datastores.contract import Admin, Command, Endpoint, Node, NotReady, Secret
 from datastores.mongodb import root
 from datastores.mongodb.client import ACCOUNT, AUTH, MECHANISM, Client, Document, agent, agent_password
 from datastores.mongodb.conf import CONFIG
+from datastores.mongodb.position import compatibility
 from datastores.mongodb.private import private
 
 SET = "ostler"
@@ -27,7 +28,7 @@ STATE = "ostler.state"
 PATIENCE = 60.0
 OURS = ("root", "__system")
 """Everything, and what the server keeps to its own members: views and users as they are stored."""
-USER_NOT_FOUND = 11
+USER_NOT_FOUND, NOT_YET_INITIATED = 11, 94
 MAJORITY = WriteConcern(w="majority", wtimeout=10_000)
 
 
@@ -56,9 +57,10 @@ class MongoAdmin(Admin):
             raise NotReady("the member has no primary yet")
 
     def version(self) -> str:
-        """Return the running server's version, as ``6.0.27``."""
+        """Return the running server's version, as ``6.0.27``; one that is held back says so: ``6.0.27 (as 5.0)``."""
         with agent(self.node, timeout=10) as client:
-            return str(client.admin.command("buildInfo")["version"])
+            version, features = str(client.admin.command("buildInfo")["version"]), compatibility(client)
+        return version if version.startswith(f"{features}.") else f"{version} (as {features})"
 
     def secure(self) -> None:
         """Have a set of which this is a member, our account as it must be, and the tenant's root as it was here."""
@@ -118,16 +120,30 @@ def make_account(node: Node, client: Client) -> None:
 def _join(node: Node, client: Client) -> None:
     """Begin the set where there is none, and wait for a primary; a member that moved is told its new address."""
     if client.admin.command("hello").get("isreplicaset"):
-        members = [{"_id": 0, "host": address(node.endpoint)}]
-        client.admin.command("replSetInitiate", {"_id": SET, "members": members})
+        _begin(node, client)
     end = time.monotonic() + PATIENCE
     while not client.admin.command("hello").get("isWritablePrimary"):
         if time.monotonic() > end:
             raise NotReady("the first member of the set does not become its primary")
         time.sleep(0.05)
-    config: Document = client.admin.command("replSetGetConfig")["config"]
-    if len(config["members"]) == 1 and config["members"][0]["host"] != address(node.endpoint):
-        raise ToolFailed(f"the set knows this member as {config['members'][0]['host']}")
+
+
+def _begin(node: Node, client: Client) -> None:
+    """Make the set, or, where a set does not find this server at any of its addresses, give it its new one."""
+    try:
+        config: Document = client.admin.command("replSetGetConfig")["config"]
+    except OperationFailure as error:
+        if error.code != NOT_YET_INITIATED:
+            raise
+        members = [{"_id": 0, "host": address(node.endpoint)}]
+        client.admin.command("replSetInitiate", {"_id": SET, "members": members})
+        return
+    if len(config["members"]) != 1:
+        raise ToolFailed("the set does not know this member any more")
+    config["members"][0]["host"] = address(node.endpoint)
+    config["version"] += 1
+    # Nobody else has a vote, so nobody can be overruled.
+    client.admin.command("replSetReconfig", config, force=True)
 
 
 def address(endpoint: Endpoint) -> str:

@@ -4,14 +4,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datastores.contract import Backup, Checkpoint, Extent, File, Limits, Mismatch, Since, Snapshot
-from datastores.mongodb import oplog, private
-from datastores.mongodb.admin import STATE
-from datastores.mongodb.catalog import wanted
-from datastores.mongodb.client import AUTH, Client, agent
-from datastores.mongodb.position import Position, set_id, shown
-from datastores.mongodb.reading import Reader
-from datastores.mongodb.restore import RESTORED, Restored
+from datastores.contract import Backup, Checkpoint, Extent, File, Limits, Mismatch, NotReady, Since, Snapshot
+from datastores.mongodb import oplog, private, standing
+from datastores.mongodb.client import Client, agent
+from datastores.mongodb.fingerprints import KEY_PATH
+from datastores.mongodb.position import Position, set_id
+from datastores.mongodb.reading import Reader, end_cursors
+from datastores.mongodb.restore import Restored
 from datastores.mongodb.snapshot import AfterHole, Full, Increment, Taken
 
 LONG = 3600.0
@@ -46,20 +45,24 @@ class MongoBackup(Backup):
         """Raise ``Mismatch`` unless the running server stands exactly at ``checkpoint``.
 
         The server whose backup it is: by its oplog, in which nothing of the tenant's may have come after.  A restored
-        one: by what the private server wrote when the last entry was applied; what tenants did since does not count.
+        one: by what it has now, collection by collection; what tenants wrote since does not count.
         """
         position = Position.of(checkpoint.position)
-        with agent(self.node) as client:
+        with agent(self.node, timeout=LONG) as client:
+            standing.serves(client, self.node.places.data)
             if set_id(client) == checkpoint.server_id:
-                _stands(client, position)
-                return
-            kept = client[AUTH][STATE].find_one({"_id": RESTORED}) or {}
-            if kept.get("server_id") != checkpoint.server_id or kept.get("position") != position.to_json():
-                raise Mismatch(f"the server's data is not that of {position}")
+                standing.stands(client, position)
+            else:
+                standing.restored(client, checkpoint)
 
     def sweep(self) -> None:
-        """Remove what a killed restore left; a cursor of a killed snapshot the server ends, its connection is gone."""
+        """Remove what a killed restore left, and end the cursors of a killed snapshot.
+
+        The server would keep those for ten minutes: they belong to a session, not to the connection that is gone.
+        """
         private.sweep(self.node)
+        with contextlib.suppress(NotReady), agent(self.node) as client:
+            end_cursors(client)
 
     def _due(self, client: Client, reader: Reader, server_id: str, since: Since | None, limits: Limits) -> Taken:
         if since is not None:
@@ -70,20 +73,7 @@ class MongoBackup(Backup):
             if since.on_hole != "full":
                 raise hole
         made = Full(server_id, reader, limits)
-        if since is not None and any(each.private for each in since.files):
-            made = AfterHole(server_id, reader, limits, tuple(since.files), since.private)
+        if since is not None and any(each.path == KEY_PATH for each in since.files):
+            made = AfterHole(server_id, reader, limits, since.files, since.private, self.node.places.temp)
         made.estimate = sum(int(client[each].command("dbStats")["dataSize"]) for each in client.list_database_names())
         return made
-
-
-def _stands(client: Client, position: Position) -> None:
-    """Look for what came after; our own marks, and what the server writes by itself, do not count."""
-    hole = oplog.gap(client, position)
-    if hole is not None:
-        raise Mismatch(f"the server does not stand at {position}: {hole}")
-    after = client.local[oplog.OPLOG].find({"ts": {"$gt": position.ts}, "op": {"$ne": "n"}}, {"ts": 1, "ns": 1, "o": 1})
-    for entry in after:
-        database, _, name = entry["ns"].partition(".")
-        made = entry["o"].get("create", name) if name == "$cmd" else name
-        if wanted(database, str(made)):
-            raise Mismatch(f"the server stands at {shown(entry['ts'])} or later, not at {position}")

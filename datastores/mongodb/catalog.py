@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bson import Binary, decode, encode
+from bson import Binary, Timestamp, decode, encode
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
@@ -16,6 +16,8 @@ from pymongo.errors import OperationFailure
 from datastores.contract import Mismatch
 from datastores.mongodb.admin import STATE
 from datastores.mongodb.client import AUTH, Client, Document
+from datastores.mongodb.documents import RAW, identity
+from datastores.mongodb.position import compatibility
 from datastores.mongodb.reading import listing
 from datastores.mongodb.root import TEMPORARY
 
@@ -37,6 +39,8 @@ class Collection:
     path: str
     info: RawBSONDocument
     indexes: Sequence[RawBSONDocument] = field(default=())
+    since: Timestamp | None = None
+    """The moment all of which its file has; of a capped collection, to which nothing may be added twice."""
 
     @property
     def binary(self) -> Binary:
@@ -69,6 +73,14 @@ def collections(client: Client) -> Iterator[Collection]:
                 yield replace(found, indexes=_indexes(client, found))
 
 
+def newest(client: Client, collection: Collection) -> bytes:
+    """Return the ``_id`` of the document that was put in last, as bytes; none where the collection is empty."""
+    command: Document = {"find": collection.binary, "sort": {"$natural": -1}, "limit": 1}
+    majority: Document = {"readConcern": {"level": "majority"}, "singleBatch": True}
+    found = client[collection.database].command(command | majority, codec_options=RAW)["cursor"]["firstBatch"]
+    return bytes(identity(memoryview(found[0].raw))) if found else b""
+
+
 def still_there(client: Client, collection: Collection) -> bool:
     """Say whether a collection exists, under whatever name."""
     only = {"info.uuid": collection.binary}
@@ -77,13 +89,12 @@ def still_there(client: Client, collection: Collection) -> bool:
 
 def dump(client: Client, found: Sequence[Collection]) -> bytes:
     """Return the metadata file."""
-    told = client.admin.command("getParameter", 1, featureCompatibilityVersion=1)
     rows = [
         {"uuid": each.binary, "db": each.database, "path": each.path, "info": each.info, "indexes": list(each.indexes)}
+        | ({"since": each.since} if each.since is not None else {})
         for each in found
     ]
-    compatible = str(told["featureCompatibilityVersion"]["version"])
-    return encode({"format": FORMAT, "compatibility": compatible, "collections": rows})
+    return encode({"format": FORMAT, "compatibility": compatibility(client), "collections": rows})
 
 
 def load(content: bytes) -> tuple[str, list[Collection]]:
@@ -92,7 +103,15 @@ def load(content: bytes) -> tuple[str, list[Collection]]:
     if told["format"] != FORMAT:
         raise Mismatch(f"the backup's metadata has format {told['format']}, this is {FORMAT}")
     rows = [
-        Collection(bytes(row["uuid"]), row["db"], row["info"]["name"], row["path"], row["info"], list(row["indexes"]))
+        Collection(
+            bytes(row["uuid"]),
+            row["db"],
+            row["info"]["name"],
+            row["path"],
+            row["info"],
+            list(row["indexes"]),
+            row.get("since"),
+        )
         for row in told["collections"]
     ]
     return str(told["compatibility"]), rows

@@ -17,6 +17,19 @@ _COUNTED = {0x02: 4, 0x03: 0, 0x04: 0, 0x05: 5}
 """The types whose value begins with a length, and how many bytes that length does not count."""
 
 
+class Stored:
+    """A document's bytes for the driver to send as they are; it knows them by the marker, and asks no more of them.
+
+    Its own class for this checks each document twice, which is half the cost of a restore.
+    """
+
+    __slots__ = ("raw",)
+    _type_marker = RawBSONDocument._type_marker
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+
 def field(document: memoryview, name: bytes) -> memoryview:
     """Return the bytes of one field's value; ``Incomplete`` where it is not there."""
     at, end = 4, len(document) - 1
@@ -31,6 +44,17 @@ def field(document: memoryview, name: bytes) -> memoryview:
             return document[start : start + size]
         at = start + size
     raise Incomplete(f"the server's reply has no {name.decode()}")
+
+
+def identity(document: memoryview) -> memoryview:
+    """Return the ``_id`` of a document, type and all; nothing where that is not its first field."""
+    if bytes(document[5:9]) != b"_id\0":
+        return document[:0]
+    kind = document[4]
+    size = _FIXED.get(kind, 0)
+    if kind in _COUNTED:
+        size = unpack_from("<i", document, 9)[0] + _COUNTED[kind]
+    return document[4 : 9 + size]
 
 
 def elements(array: memoryview) -> list[memoryview]:

@@ -4,20 +4,20 @@ Indexes wait until the oplog was applied: what is read while it is written to ma
 exact moment does not.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bson import Binary
-from bson.raw_bson import RawBSONDocument
+from bson import Binary, Timestamp
 
 from datastores.contract import Buffer, Incomplete, Mismatch
 from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
 from datastores.mongodb.client import AUTH, Client, Document
-from datastores.mongodb.documents import RAW, documents
-from datastores.mongodb.fingerprints import Table
+from datastores.mongodb.documents import Stored, documents
+from datastores.mongodb.known import Gone
 
-LOT_BYTES, LOT_DOCUMENTS = 12_000_000, 20_000
+LOT_BYTES, LOT_DOCUMENTS = 4_000_000, 10_000
 DUPLICATE = 11000
 VIEWS = "system.views"
 
@@ -29,6 +29,7 @@ class Kept:
     database: str
     name: str
     capped: bool = False
+    since: Timestamp | None = None
     indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -38,7 +39,8 @@ class Shelf:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.kept: dict[bytes, Kept] = {}
-        self.table: Table | None = None
+        self.gone: dict[bytes, Gone] = {}
+        self._loaded: Counter[bytes] = Counter()
         self._aside = 0
 
     def listed(self, collection: Collection) -> None:
@@ -46,7 +48,9 @@ class Shelf:
         name = placed(collection.database, collection.name)
         indexes = {str(each["name"]): shallow(each) for each in collection.indexes}
         self.make(collection.uuid, collection.database, name, creation(collection, name))
-        self.kept[collection.uuid].indexes.update(indexes)
+        kept = self.kept[collection.uuid]
+        kept.since = collection.since
+        kept.indexes.update(indexes)
 
     def make(self, uuid: bytes, database: str, name: str, command: Mapping[str, Any]) -> None:
         """Make a collection with this UUID by the oplog's own command; one that is there already is left."""
@@ -85,13 +89,13 @@ class Shelf:
         self.client.admin.command("applyOps", [entry])
 
     def load(self, uuid: bytes, pieces: Iterable[Buffer]) -> None:
-        """Put a collection's documents in, in their order; after a hole only those that its last table has."""
-        lot, size = list[RawBSONDocument](), 0
+        """Put one file of a collection's documents in, in their order; after a hole only what is not gone since."""
+        lot, size = list[Stored](), 0
         for each in self._wanted(uuid, documents(pieces)):
             if lot and (size + len(each) > LOT_BYTES or len(lot) >= LOT_DOCUMENTS):
                 self._insert(uuid, lot)
                 lot, size = [], 0
-            lot.append(RawBSONDocument(each, RAW))
+            lot.append(Stored(each))
             size += len(each)
         if lot:
             self._insert(uuid, lot)
@@ -105,13 +109,13 @@ class Shelf:
                 self.client[each.database].command("createIndexes", each.name, indexes=plain)
 
     def _wanted(self, uuid: bytes, found: Iterable[bytes]) -> Iterable[bytes]:
-        table = self.table
-        if table is None or not table.knows(uuid):
+        source, gone = self._loaded[uuid], self.gone.get(uuid)
+        self._loaded[uuid] += 1
+        if gone is None:
             return found
-        current = table.current(uuid)
-        return (each for each in found if table.prints([each])[0] in current)
+        return (each for number, each in enumerate(found) if not gone.has(source, number))
 
-    def _insert(self, uuid: bytes, lot: Sequence[RawBSONDocument]) -> None:
+    def _insert(self, uuid: bytes, lot: Sequence[Stored]) -> None:
         there = self.kept[uuid]
         if there.name == VIEWS:
             self.client.admin.command("applyOps", [_inserted(there, uuid, each) for each in lot])
@@ -142,7 +146,7 @@ def known(database: str, name: str) -> bool:
     return wanted(database, name)
 
 
-def _inserted(there: Kept, uuid: bytes, document: RawBSONDocument) -> Document:
+def _inserted(there: Kept, uuid: bytes, document: Stored) -> Document:
     return {"op": "i", "ns": f"{there.database}.{there.name}", "ui": Binary(uuid, 4), "o": document}
 
 

@@ -49,13 +49,6 @@ def gap(client: Client, start: Position) -> Hole | None:
     return None
 
 
-def window(client: Client) -> tuple[Timestamp, Timestamp]:
-    """Return the first and the last moment the oplog has."""
-    ends = [client.local[OPLOG].find_one({}, sort=[("$natural", way)]) for way in (1, -1)]
-    first, last = (each["ts"] if each else Timestamp(0, 0) for each in ends)
-    return first, last
-
-
 def prove(start: Position, first: RawBSONDocument) -> None:
     """Raise ``Hole`` unless this entry is the one at ``start``."""
     if first["ts"] != start.ts or first.get("t") != start.term:

@@ -12,12 +12,16 @@ from datastores.mongodb.client import Client
 
 @dataclass(frozen=True)
 class Position:
-    """A majority-committed moment of the oplog; ``rollback`` counts the rollbacks this server has seen."""
+    """A majority-committed moment of the oplog.
+
+    ``rollback`` counts the rollbacks this server has seen, ``compatibility`` is its feature compatibility version.
+    """
 
     seconds: int
     increment: int
     term: int
     rollback: int
+    compatibility: str
 
     @property
     def ts(self) -> Timestamp:
@@ -31,6 +35,7 @@ class Position:
             "increment": self.increment,
             "term": self.term,
             "rollback_id": self.rollback,
+            "feature_compatibility": self.compatibility,
         }
 
     @classmethod
@@ -40,7 +45,8 @@ class Position:
         numbers = [each for each in values if isinstance(each, int)]
         if len(numbers) != len(values):
             raise Mismatch("the backup's position is not a moment of an oplog")
-        return cls(*numbers)
+        seconds, increment, term, rollback = numbers
+        return cls(seconds, increment, term, rollback, str(position.get("feature_compatibility", "")))
 
     def __str__(self) -> str:
         return f"{self.seconds}.{self.increment} (term {self.term})"
@@ -56,7 +62,14 @@ def now(client: Client) -> Position:
     status = client.admin.command("replSetGetStatus")
     found = status["optimes"]["readConcernMajorityOpTime"]
     rollback = client.local["system.rollback.id"].find_one({"_id": "rollbackId"}) or {}
-    return Position(found["ts"].time, found["ts"].inc, int(status["term"]), int(rollback.get("rollbackId", 0)))
+    term, back = int(status["term"]), int(rollback.get("rollbackId", 0))
+    return Position(found["ts"].time, found["ts"].inc, term, back, compatibility(client))
+
+
+def compatibility(client: Client) -> str:
+    """Return the server's feature compatibility version, as ``6.0``."""
+    told = client.admin.command("getParameter", 1, featureCompatibilityVersion=1)
+    return str(told["featureCompatibilityVersion"]["version"])
 
 
 def set_id(client: Client) -> str:

@@ -10,9 +10,11 @@ from pymongo.errors import OperationFailure
 from datastores.mongodb.client import Client, Document
 from datastores.mongodb.documents import RAW, elements, field
 
-BATCH = 2 << 20
-FEWEST, MOST = 100, 10_000
-FIRST = 500
+BATCH = 1 << 18
+FEWEST, MOST = 1, 10_000
+FIRST = 20
+MARK = "ostler backup"
+"""The comment by which the cursors of a snapshot are known on the server."""
 
 
 class Reader:
@@ -26,9 +28,9 @@ class Reader:
     def batches(self, database: str, what: str | Binary, wanted: Document | None = None) -> Iterator[list[memoryview]]:
         """Yield the documents of a collection, named or by its UUID, some at a time.
 
-        Batches are counted so that a reply has about 2 MiB.
+        Batches are counted so that a reply has about 256 KiB.
         """
-        command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST}
+        command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST, "comment": MARK}
         reply = self._command(database, command | {"readConcern": {"level": "majority"}})
         first = b"firstBatch"
         while True:
@@ -59,6 +61,19 @@ class Reader:
         except OperationFailure:
             self._open = None
             raise
+
+
+def end_cursors(client: Client) -> None:
+    """End every cursor of ours that waits for a reader."""
+    stages: list[Document] = [
+        {"$currentOp": {"allUsers": True, "idleCursors": True}},
+        {"$match": {"type": "idleCursor"}},
+    ]
+    for each in client.admin.aggregate(stages):
+        cursor = each["cursor"]
+        if cursor.get("originatingCommand", {}).get("comment") == MARK:
+            database, _, name = str(each["ns"]).partition(".")
+            client[database].command("killCursors", name, cursors=[Int64(cursor["cursorId"])])
 
 
 def listing(client: Client, database: str, command: Document) -> list[RawBSONDocument]:

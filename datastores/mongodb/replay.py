@@ -69,7 +69,7 @@ class Replay:
         """Have one change of a document wait for its batch; those of collections we do not have are left out."""
         uuid = bytes(entry["ui"]) if "ui" in entry else b""
         there = self._shelf.kept.get(uuid)
-        if there is None:
+        if there is None or (there.since is not None and entry["ts"] <= there.since):
             return
         made: Document = {"op": entry["op"], "ns": f"{there.database}.{there.name}", "ui": Binary(uuid, 4)}
         made |= {key: entry[key] for key in ("o", "o2") if key in entry}

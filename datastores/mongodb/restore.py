@@ -1,22 +1,22 @@
 """Making a data folder of a backup: a private server on it takes everything in, then shuts down cleanly."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
 from datastores.contract import Buffer, Checkpoint, Extent, File, Incomplete, Mismatch, Node
-from datastores.mongodb.admin import STATE, make_account, write_keyfile
+from datastores.mongodb.admin import make_account, write_keyfile
 from datastores.mongodb.catalog import ACCOUNTS, METADATA, load
 from datastores.mongodb.client import ACCOUNT, AUTH, Client, Document
-from datastores.mongodb.fingerprints import Table
+from datastores.mongodb.known import GONE, Gone
 from datastores.mongodb.loading import Shelf, whole
-from datastores.mongodb.position import Position
+from datastores.mongodb.position import Position, compatibility
 from datastores.mongodb.private import private
 from datastores.mongodb.replay import Replay
 from datastores.mongodb.root import NAME as ROOT
-
-RESTORED = "restored"
+from datastores.mongodb.standing import remember
 
 
 class Restored:
@@ -27,7 +27,6 @@ class Restored:
         self._into = into
         self._checkpoint = checkpoint
         self._position = Position.of(checkpoint.position)
-        self._tables: list[bytes] = []
 
     def fill(self, files: Sequence[File], extents: Iterator[Extent]) -> None:
         """Take everything in; the server may then start on the folder."""
@@ -40,14 +39,17 @@ class Restored:
             replay.end(self._position)
             shelf.build()
             self._accounts(client, shelf)
-            self._remember(client)
+            remember(client, self._checkpoint, shelf.kept)
         write_keyfile(self._node, self._into)
 
     def _take(self, client: Client, shelf: Shelf, replay: Replay, file: File, pieces: Iterator[Buffer]) -> None:
         if file.path == METADATA:
-            self._learn(client, shelf, b"".join(bytes(each) for each in pieces))
+            self._learn(client, shelf, _joined(pieces))
+        elif file.path.startswith(GONE):
+            shelf.gone.setdefault(file.identity, Gone()).read(_joined(pieces))
         elif file.private:
-            self._tables.append(b"".join(bytes(each) for each in pieces))
+            # What tells documents apart is wanted by the next backup only.
+            deque(pieces, maxlen=0)
         elif file.identity in shelf.kept and file.path.startswith(("data/", "changed/")):
             shelf.load(file.identity, pieces)
         elif file.path.startswith("oplog/"):
@@ -56,15 +58,11 @@ class Restored:
             raise Mismatch(f"the backup has a file {file.path[:80]!r} that its metadata does not name")
 
     def _learn(self, client: Client, shelf: Shelf, content: bytes) -> None:
-        compatibility, collections = load(content)
-        there = client.admin.command("getParameter", 1, featureCompatibilityVersion=1)["featureCompatibilityVersion"]
-        if there["version"] != compatibility:
-            client.admin.command("setFeatureCompatibilityVersion", compatibility)
+        wanted, collections = load(content)
+        if compatibility(client) != wanted:
+            client.admin.command("setFeatureCompatibilityVersion", wanted)
         for each in collections:
             shelf.listed(each)
-        # One table alone says nothing that is needed here: without a hole all documents are taken.
-        if len(self._tables) > 1:
-            shelf.table = Table(self._tables)
 
     def _accounts(self, client: Client, shelf: Shelf) -> None:
         """Have the server look at users and roles and take them over, all but those that belong to this guest."""
@@ -81,9 +79,9 @@ class Restored:
         for name in ACCOUNTS.values():
             client[AUTH][name].drop()
 
-    def _remember(self, client: Client) -> None:
-        kept = {"server_id": self._checkpoint.server_id, "position": self._position.to_json()}
-        client[AUTH][STATE].replace_one({"_id": RESTORED}, kept, upsert=True)
+
+def _joined(pieces: Iterator[Buffer]) -> bytes:
+    return b"".join(bytes(each) for each in pieces)
 
 
 def _runs(files: Sequence[File], extents: Iterator[Extent]) -> Iterator[tuple[File, Iterator[Buffer]]]:

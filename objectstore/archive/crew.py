@@ -3,6 +3,7 @@
 Nothing here waits without looking at the failure, so nothing hangs on a thread that died.
 """
 
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -69,24 +70,24 @@ class Crew:
 
 
 class Buffers:
-    """A fixed number of buffers that are used again and again."""
+    """A fixed number of buffers that are used again and again; one takes memory as far as it was ever filled."""
 
     def __init__(self, monitor: Monitor, count: int, size: int) -> None:
         self._monitor = monitor
         self._left = count
         self._size = size
-        self._free: list[bytearray] = []
+        self._free: list[mmap.mmap] = []
 
-    def take(self) -> bytearray:
+    def take(self) -> mmap.mmap:
         """Return a buffer, its content undefined; wait for one; raise the failure, if there is one."""
         with self._monitor.changed:
             self._monitor.wait(lambda: bool(self._free) or self._left > 0)
             if self._free:
                 return self._free.pop()
             self._left -= 1
-        return bytearray(self._size)
+        return mmap.mmap(-1, self._size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: mmap.mmap) -> None:
         """Give a buffer back."""
         with self._monitor.changed:
             self._free.append(buffer)

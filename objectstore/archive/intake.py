@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 
 from objectstore.archive import frames
 from objectstore.archive.builder import Builder
@@ -34,7 +35,7 @@ class _Open:
     """A file that is being taken in: its group so far, from ``start`` on."""
 
     track: Track
-    buffer: bytearray | None = None
+    buffer: mmap | None = None
     start: int = 0
     used: int = 0
 
@@ -124,7 +125,7 @@ class Intake:
             track.building = Builder(track.shape(start))
         return track.building
 
-    def _work(self, track: Track, builder: Builder, buffer: bytearray, begin: int, end: int) -> None:
+    def _work(self, track: Track, builder: Builder, buffer: mmap, begin: int, end: int) -> None:
         self._monitor.check()
         with memoryview(buffer) as whole, whole[: end - begin] as view:
             found = compare(view, begin, track.cut, self._old(track, begin))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from mmap import MADV_DONTNEED, mmap
 
 from objectstore.archive.crew import Buffers, Crew, Monitor
 from objectstore.archive.manifest import Pack
@@ -26,7 +27,7 @@ class Packs:
         self._number = 0
         self._frames = 0
         self._used = 0
-        self._buffer: bytearray | None = None
+        self._buffer: mmap | None = None
         self.written: dict[int, Pack] = {}
         self.stored_bytes = 0
 
@@ -64,7 +65,7 @@ class Packs:
         self._number += 1
         self._uploads.submit(lambda: self._upload(buffer, number, used))
 
-    def _upload(self, buffer: bytearray, number: int, used: int) -> None:
+    def _upload(self, buffer: mmap, number: int, used: int) -> None:
         with memoryview(buffer) as view, view[:used] as data:
             crc = checksum([data])
             answer = self._put(number, data)
@@ -72,4 +73,6 @@ class Packs:
             raise Corrupt(f"pack {answer.name}: the store does not hold what was sent")
         self.written[number] = Pack(self._sealer.attempt, number, used, crc)
         self.stored_bytes += used
+        # The next pack fills slowly; what this one filled need not wait for it.
+        buffer.madvise(MADV_DONTNEED)
         self._buffers.give(buffer)

@@ -1,0 +1,145 @@
+"""What is known of the documents of older files: their entries, and which of them are gone.
+
+Entries are those of ``fingerprints``; a number counts the documents of one file of a collection from 0 on.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from struct import Struct, pack
+
+from datastores.contract import File, Mismatch, NoSpace
+
+PRINTS, GONE = "fingerprints/", "gone/"
+PART = 1 << 20
+"""Bytes of a private file of entries: they are read one at a time."""
+LOT = 1 << 16
+WIDTH = 12
+_HEADS = 1 << 16
+_SOURCE = 48
+_SLOT = Struct("<10sQ")
+_NUMBER = Struct("<10xQ")
+
+
+class Gone:
+    """Which documents of a collection's files are not current any more: a bit for each."""
+
+    def __init__(self) -> None:
+        self._bits: dict[int, bytearray] = {}
+
+    def read(self, content: bytes) -> None:
+        """Take a private file in; ``Mismatch`` where it is not whole."""
+        if len(content) % 8:
+            raise Mismatch("the backup's list of documents that are gone is not whole")
+        for (each,) in Struct("<Q").iter_unpack(content):
+            source, number = each >> _SOURCE, each & ((1 << _SOURCE) - 1)
+            bits = self._bits.setdefault(source, bytearray())
+            if number >> 3 >= len(bits):
+                bits.extend(bytes((number >> 3) + 1 - len(bits)))
+            bits[number >> 3] |= 1 << (number & 7)
+
+    def has(self, source: int, number: int) -> bool:
+        """Say whether the document of this number in this file is gone."""
+        bits = self._bits.get(source, b"")
+        return number >> 3 < len(bits) and bool(bits[number >> 3] >> (number & 7) & 1)
+
+
+class Known:
+    """The current entries of one collection, by ``_id``; in a file without a name, so that memory stays small.
+
+    Entries lie in runs by the first two bytes; a slot is the rest of one, the file and the number of its document.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[File], private: Callable[[str], bytes]) -> None:
+        self._gone, self._private = Gone(), private
+        for each in files:
+            if each.path.startswith(GONE):
+                self._gone.read(private(each.stored))
+        self._parts = [each for each in files if each.path.startswith(PRINTS)]
+        self.next = sum(not each.private for each in files)
+        counts: Counter[int] = Counter()
+        for _, part in self._read():
+            counts.update(_heads(part))
+        self._ends = array("Q", accumulate((counts[head] for head in range(_HEADS)), initial=0))
+        self._slots = _nameless(folder, self._ends[-1] * _SLOT.size)
+        self._place()
+
+    def find(self, entry: bytes) -> bool:
+        """Say whether an entry is there; whatever is not asked for in the end is gone."""
+        head, rest = int.from_bytes(entry[:2], "big"), entry[2:]
+        start, end = self._ends[head] * _SLOT.size, self._ends[head + 1] * _SLOT.size
+        at = self._slots.find(rest, start, end)
+        while at >= 0 and (at - start) % _SLOT.size:
+            at = self._slots.find(rest, at + 1, end)
+        if at < 0:
+            return False
+        self._slots[at + WIDTH - 2 : at + _SLOT.size] = bytes(8)
+        return True
+
+    def left(self) -> Iterator[bytes]:
+        """Yield what a private file must tell of the documents that nobody asked for."""
+        found = array("Q")
+        with memoryview(self._slots) as view:
+            for (each,) in _NUMBER.iter_unpack(view[: self._ends[-1] * _SLOT.size]):
+                if each:
+                    found.append(each - 1)
+                    if len(found) == LOT:
+                        yield pack(f"<{LOT}Q", *found)
+                        del found[:]
+        yield pack(f"<{len(found)}Q", *found)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._slots.close()
+
+    def _read(self) -> Iterator[tuple[int, bytes]]:
+        for each in self._parts:
+            part = self._private(each.stored)
+            if len(part) % WIDTH:
+                raise Mismatch("the backup's fingerprints end within an entry")
+            yield source_of(each.path), part
+
+    def _place(self) -> None:
+        free, ordinals, gone = array("Q", self._ends), Counter[int](), self._gone
+        for source, part in self._read():
+            for at in range(0, len(part), WIDTH):
+                head, number = part[at] << 8 | part[at + 1], ordinals[source]
+                ordinals[source] = number + 1
+                if not gone.has(source, number):
+                    slot = free[head]
+                    free[head] = slot + 1
+                    rest = part[at + 2 : at + WIDTH]
+                    _SLOT.pack_into(self._slots, slot * _SLOT.size, rest, (source << _SOURCE | number) + 1)
+
+
+def _heads(part: bytes) -> "array[int]":
+    """Return the first two bytes of each entry as a number."""
+    pairs = bytearray(len(part) // WIDTH * 2)
+    pairs[::2], pairs[1::2] = part[1::WIDTH], part[::WIDTH]
+    heads = array("H", bytes(pairs))
+    if sys.byteorder == "big":
+        heads.byteswap()
+    return heads
+
+
+def source_of(path: str) -> int:
+    """Return the number of the collection's file that a file of entries is about."""
+    return int(path.rpartition("/")[2].partition(".")[0])
+
+
+def _nameless(folder: Path, size: int) -> mmap.mmap:
+    """Return a mapped file of zeros that is gone with us; its room is there before it is used."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as made:
+            made.truncate(max(1, size))
+            if size:
+                os.posix_fallocate(made.fileno(), 0, size)
+            return mmap.mmap(made.fileno(), max(1, size))
+    except OSError as error:
+        raise NoSpace(f"the table of fingerprints needs {size} bytes of temporary room: {error.strerror}") from error
