@@ -127,6 +127,9 @@ def load(words: Sequence[str]) -> Configuration:
         return Configuration(words)
     except cfg.Error as error:
         raise _refused(error) from error
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or "it is not text"
+        raise Refused(f"the configuration cannot be read: {said}", field="config_file") from error
     except SystemExit as end:
         # What the library has told in words of its own, it ends with 1: an option that may also come by argument.
         if end.code != 1:

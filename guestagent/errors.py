@@ -61,6 +61,8 @@ class BadVersion(Refused):
 class Busy(AgentError):
     """Another operation excludes this one, or the queue is full; it was not accepted."""
 
+    retry = True
+
 
 class SecondAgent(AgentError):
     """An agent with this guest id holds the state directory."""

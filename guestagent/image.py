@@ -29,6 +29,7 @@ TEXTS = ("unit", "owner", "group", "config", "data", "log", "socket")
 KEYS = frozenset({"packages", "tools", *TEXTS})
 FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin")
 SYSTEM = Path("/")
+_LONGEST = 128
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def read_image(name: str) -> Image:
     ``ImageMismatch`` names the file, the table and the key that is wrong.
     """
     path = Path(name) if "/" in name else Path(__file__).parent / "images" / f"{name}.toml"
-    if not path.is_file():
-        raise Refused(f"there is no image file {name}", field="image")
+    if len(path.name) > _LONGEST or not path.is_file():
+        raise Refused(f"there is no image file {name[:80]}", field="image")
     tables = dict(_read(path))
     for beside in _brought(path.name):
         for datastore, versions in _read(beside, beside.parent.parent).items():

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
@@ -84,9 +85,9 @@ class Ostler(App):
             return self._run([*argv, *self._kept])
         except (AgentError, DatastoreError, StoreError) as error:
             fault = error.fault if isinstance(error, Told) else Fault.of(error)
-            print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
             if self.options.debug:
-                raise
+                traceback.print_exc()
+            print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)
             return fault.exit_status
         except BrokenPipeError:
             raise
@@ -115,9 +116,10 @@ class Ostler(App):
             raise Refused(f"there is no command {' '.join(words)!r}", hint=f"did you mean: {near}")
         return found
 
-    def interact(self) -> None:
-        """Print the help: there is no prompt of our own."""
-        self.parser.print_help()
+    def interact(self) -> NoReturn:
+        """Print the help and end with 2: nothing was asked for, and there is no prompt of our own."""
+        self.parser.print_help(sys.stderr)
+        sys.exit(2)
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:

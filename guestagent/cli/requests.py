@@ -78,23 +78,35 @@ def collect(parsed: argparse.Namespace, verb: Verb) -> dict[str, JSON]:
     for each in verb.args:
         given = getattr(parsed, each.name, None)
         if given is not None:
+            if each.name in values:
+                raise Refused(f"{each.name} is given twice: in the request, and beside it", field=each.name)
             values[each.name] = _pairs(given) if each.kind == "pairs" else given
     for each in verb.args:
         if each.kind == "secret" and each.required and each.name not in values:
             values[each.name] = _ask(verb, each)
+    verb.parse(values)
     return values
 
 
 def _request(source: str) -> dict[str, JSON]:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
     except OSError as error:
         raise Refused(f"request {source}: {error.strerror}", field="request") from error
-    except ValueError as error:
-        raise Refused(f"request {source} is not JSON", field="request") from error
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"request {source} is not JSON, or too deep", field="request") from error
     if not isinstance(found, dict):
         raise Refused(f"request {source} must be one JSON object", field="request")
+    return found
+
+
+def _once(members: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    found: dict[str, JSON] = {}
+    for name, value in members:
+        if name in found:
+            raise Refused(f"{name} is given twice", field=name)
+        found[name] = value
     return found
 
 

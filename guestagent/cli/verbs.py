@@ -1,6 +1,7 @@
 """Commands made from the declarations: one class for each verb, none of them written by hand."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from typing import get_origin, get_type_hints
 
@@ -67,6 +68,7 @@ class ChangeObject(Changing, Object):
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
         operation = self.operation(parsed)
         result = operation.get("result")  # None also where it is told once, and was
+        _warn(result)
         return operation if parsed.no_wait or not self.verb.mark.result or result is None else _object(result)
 
 
@@ -76,6 +78,14 @@ class ChangeRows(Changing, Rows):
     def rows(self, parsed: argparse.Namespace) -> Sequence[Mapping[str, object]]:
         operation = self.operation(parsed)
         return [operation] if parsed.no_wait or not self.verb.mark.result else _rows(operation.get("result"))
+
+
+def _warn(result: object) -> None:
+    """Say what is not as it should be, though the operation succeeded."""
+    match result:
+        case {"state": "DEGRADED", "id": str(backup), "copies": {"have": have, "wanted": wanted}}:
+            text = f"warning: {have} of {wanted} copies; `ostler backup repair {backup}` makes the others"
+            print(text, file=sys.stderr)
 
 
 def _object(answer: object) -> Mapping[str, object]:

@@ -19,7 +19,14 @@ from guestagent.operations.fetching import (
 from guestagent.operations.guest import Guest
 from guestagent.operations.marks import empty, marked
 from guestagent.operations.parents import canonical
-from guestagent.operations.requests import DatabaseRequest, RestoreRequest, UserRequest, check_accounts, spelled
+from guestagent.operations.requests import (
+    DatabaseRequest,
+    RestoreRequest,
+    UserRequest,
+    check_accounts,
+    check_grants,
+    spelled,
+)
 from guestagent.operations.run import Run, attempt
 from guestagent.operations.service import quietly_stop, start_server
 from guestagent.operations.swapping import swap
@@ -37,7 +44,9 @@ def _checked(
 ) -> dict[str, str]:
     """Return the settings in the server's spelling; nothing has changed where this raises."""
     check_accounts(guest.manager.datastore, databases, users)
-    if restore is not None:
+    if restore is None:
+        check_grants(databases, users)
+    else:
         archive_of(guest)
         canonical(restore.backup, "restore.backup")
         check_digest(restore.digest, "restore.digest")

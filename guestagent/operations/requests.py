@@ -61,6 +61,16 @@ def check_accounts(
         check_names(datastore, "user", vars(user), f"users[{number}].")
 
 
+def check_grants(databases: tuple[DatabaseRequest, ...], users: tuple[UserRequest, ...]) -> None:
+    """Raise ``Refused`` where a user of a new server is to have a database that is not asked for."""
+    known = {each.name for each in databases}
+    for number, user in enumerate(users):
+        for which, name in enumerate(user.databases):
+            if name not in known:
+                field = f"users[{number}].databases[{which}]"
+                raise Refused(f"{field}: the request makes no such database", field=field, hint="databases names it")
+
+
 def spelled(settings: Mapping[str, object]) -> dict[str, str]:
     """Return settings as strings; numbers may come as numbers."""
     for name, value in settings.items():

@@ -137,7 +137,7 @@ class Client:
         except (Unreachable, DeadlinePassed):
             return None
         except Told as error:
-            if error.fault.retry or error.fault.type == "Busy":
+            if error.fault.retry:
                 return None
             raise
         return found if isinstance(found, dict) else None

@@ -69,6 +69,7 @@ def test_a_cluster_that_is_away_degrades_and_repair_brings_its_copies_back(agent
         backup = made.json
         assert isinstance(backup, dict)
         assert (backup["state"], backup["copies"]) == ("DEGRADED", {"have": 1, "wanted": 2})
+        assert f"warning: 1 of 2 copies; `ostler backup repair {backup['id']}`" in made.stderr
         wanted = sample_of(agent).digest()
         other = second_guest(agent, "g3")
         try:

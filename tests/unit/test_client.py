@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from datastores.contract import JSON
-from guestagent.errors import DeadlinePassed, Fault, Refused, Told, Unreachable
+from guestagent.errors import Busy, DeadlinePassed, Fault, Refused, Told, Unreachable
 from guestagent.rpc import client as client_module
 from guestagent.rpc.client import Client, Order, connect
 from guestagent.rpc.envelope import fault
@@ -97,7 +97,7 @@ def test_an_operation_that_failed_is_no_error_of_the_call() -> None:
 
 def test_waiting_goes_on_while_the_agent_starts_again() -> None:
     running: JSON = {"id": "1", "state": "running"}
-    busy = fault(Told(Fault("Busy", "questions wait")))
+    busy = fault(Busy("questions wait"))
     down = Unreachable("nobody")
     wire = Script(running, down, DeadlinePassed("late"), busy, running, {"id": "1", "state": "succeeded"})
     seen: list[object] = []
