@@ -27,6 +27,7 @@ from datastores.contract import (
     Endpoint,
     Extent,
     File,
+    Identity,
     Installation,
     Kept,
     Limits,
@@ -313,7 +314,9 @@ class ShamBackup(Backup):
         finally:
             self.sweep()
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         for path, offset, buffer in extents:
             target = into / path
             self.node.host.folder(target.parent)

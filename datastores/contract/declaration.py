@@ -9,6 +9,7 @@ from typing import ClassVar
 from datastores.contract.backup import Backup
 from datastores.contract.errors import BadInput
 from datastores.contract.host import Node, Secret
+from datastores.contract.imports import Import
 from datastores.contract.parts import Admin, Codec, Databases, Grants, Root, Settings, Users
 
 
@@ -119,6 +120,7 @@ class Datastore:
     grants: type[Grants] | None = None
     root: type[Root] | None = None
     backup: type[Backup] | None = None
+    imports: type[Import] | None = None
 
     PARTS: ClassVar[tuple[str, ...]] = (
         "admin",
@@ -128,6 +130,7 @@ class Datastore:
         "grants",
         "root",
         "backup",
+        "imports",
     )
 
     def parts(self) -> dict[str, bool]:

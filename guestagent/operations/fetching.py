@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from datastores.contract import JSON, BadInput, Checkpoint, Extent, Mismatch, NoSpace
+from datastores.contract import JSON, BadInput, Checkpoint, Extent, Identity, Mismatch, NoSpace, Unsupported
 from guestagent.operations.backups import archive_of, files_of
 from guestagent.operations.guest import Guest
 from guestagent.operations.marks import Marked, mark, settle
@@ -30,6 +30,14 @@ def find(guest: Guest, backup: str, digest: str | None) -> Manifest:
     return manifest
 
 
+def identity_for(guest: Guest, manifest: Manifest, wanted: Identity | None) -> Identity:
+    """Return whose a restore's data will be; ``Unsupported`` where the datastore leaves no such choice."""
+    fitting: Identity = "same" if manifest.header.guest_id == guest.guest_id else "new"
+    if wanted not in (None, fitting, *guest.manager.backup.identities):
+        raise Unsupported(f"{manifest.header.datastore} gives this data identity {fitting!r} only", field="identity")
+    return wanted or fitting
+
+
 def must_fit(guest: Guest, manifest: Manifest, spare: int = 0) -> None:
     """Raise ``NoSpace`` where the backup would not fit beside what is there; ``spare`` bytes could be freed first."""
     need = int(manifest.logical_bytes * ROOM) + MARGIN
@@ -48,7 +56,7 @@ def fresh_staging(guest: Guest) -> None:
     host.folder(places.staging)
 
 
-def fill(run: Run, manifest: Manifest) -> None:
+def fill(run: Run, manifest: Manifest, identity: Identity) -> None:
     """Fill staging, wiped before, with the backup's data: every byte was verified before it is written."""
     guest = run.guest
     contents = archive_of(guest).contents(manifest)
@@ -58,6 +66,7 @@ def fill(run: Run, manifest: Manifest) -> None:
         _watched(run, contents.extents(), manifest.logical_bytes),
         Checkpoint(manifest.server_id, manifest.position),
         guest.manager.node.places.staging,
+        identity,
     )
 
 

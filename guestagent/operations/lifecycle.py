@@ -12,6 +12,7 @@ from guestagent.operations.fetching import (
     fill,
     find,
     fresh_staging,
+    identity_for,
     must_fit,
     seal_staging,
 )
@@ -100,7 +101,7 @@ def _stage(run: Run, restore: RestoreRequest | None) -> dict[str, JSON] | None:
         return None
     manifest = find(guest, restore.backup, restore.digest)
     must_fit(guest, manifest)
-    fill(run, manifest)
+    fill(run, manifest, identity_for(guest, manifest, None))
     seal_staging(run, restore.backup)
     return {"server_id": manifest.server_id, "position": dict(manifest.position)}
 

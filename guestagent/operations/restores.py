@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
-from datastores.contract import JSON, DatastoreError, Unsupported, verb
+from datastores.contract import JSON, DatastoreError, Identity, Unsupported, verb
 from guestagent.errors import AgentError, Failed
 from guestagent.operations.backups import archive_of
 from guestagent.operations.fetching import (
@@ -12,6 +11,7 @@ from guestagent.operations.fetching import (
     count_restore,
     fill,
     find,
+    identity_for,
     must_fit,
     seal_staging,
 )
@@ -33,7 +33,7 @@ def restore(
     *,
     digest: str | None = None,
     discard_current: bool = False,
-    identity: Literal["same", "new"] | None = None,
+    identity: Identity | None = None,
     only: str | None = None,
     until: str | None = None,
 ) -> dict[str, JSON]:
@@ -53,7 +53,7 @@ def restore(
         # From here on the digest decides which backup this is, also after a kill.
         run.step("key", lambda: _open(guest, known))
         run.step("space", lambda: _make_room(run, known, discard_current))
-        run.step("stream", lambda: fill(run, _manifest(guest, known)))
+        run.step("stream", lambda: fill(run, _manifest(guest, known), "same" if known["identity"] == "same" else "new"))
         run.step("replay", lambda: seal_staging(run, backup))
         run.commit("swap")
         run.step("swap", lambda: swap(run))
@@ -72,15 +72,13 @@ def _accept(guest: Guest, only: str | None, until: str | None) -> None:
     guest.manager.backup.sweep()
 
 
-def _known(guest: Guest, backup: str, digest: str | None, identity: str | None) -> Known:
+def _known(guest: Guest, backup: str, digest: str | None, identity: Identity | None) -> Known:
     """Return what of the manifest must be known later, when the store may be away."""
     manifest = find(guest, backup, digest)
-    fitting = "same" if manifest.header.guest_id == guest.guest_id else "new"
-    if identity not in (None, fitting):
-        raise Unsupported(f"{manifest.header.datastore} gives this data identity {fitting!r} only", field="identity")
     return {
         "backup": manifest.header.backup,
         "digest": manifest.digest,
+        "identity": identity_for(guest, manifest, identity),
         "server_id": manifest.server_id,
         "position": dict(manifest.position),
     }

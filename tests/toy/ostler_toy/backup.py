@@ -13,6 +13,7 @@ from datastores.contract import (
     Checkpoint,
     Extent,
     File,
+    Identity,
     Incomplete,
     Kept,
     Limits,
@@ -97,7 +98,9 @@ class ToyBackup(Backup):
                 raise Mismatch("the parent is another server's")
             yield ToySnapshot(self.node, since, ask, state)
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         """Write the files back."""
         private = {each.path for each in files if each.private}
         modes = {each.path: each.mode for each in files}
