@@ -10,7 +10,7 @@ from datastores.contract.backup import Backup
 from datastores.contract.errors import BadInput
 from datastores.contract.host import Node, Secret
 from datastores.contract.imports import Import
-from datastores.contract.parts import Admin, Codec, Databases, Grants, Root, Settings, Users
+from datastores.contract.parts import Admin, Codec, Databases, Functions, Grants, Root, Settings, Users
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class Datastore:
     databases: type[Databases] | None = None
     users: type[Users] | None = None
     grants: type[Grants] | None = None
+    functions: type[Functions] | None = None
     root: type[Root] | None = None
     backup: type[Backup] | None = None
     imports: type[Import] | None = None
@@ -128,6 +129,7 @@ class Datastore:
         "databases",
         "users",
         "grants",
+        "functions",
         "root",
         "backup",
         "imports",
