@@ -351,6 +351,8 @@ class ShamImport(Import):
 
     def receive(self, files: Sequence[File], extents: Iterator[Extent], into: Path) -> None:
         write_extents(self.node, extents, into)
+        while (self.node.places.root / "gate").exists():
+            time.sleep(0.01)
 
     def load(self, files: Sequence[File], checkpoint: Checkpoint, into: Path, name: str) -> None:
         target = self.node.places.data / name
