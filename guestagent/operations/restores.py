@@ -48,8 +48,8 @@ def restore(
     ``backup`` its id, as ``backup list`` shows it
     ``digest`` what the backup's manifest must be, as ``backup create`` told it: detects a replaced one
     ``discard_current`` delete the current data first where both do not fit; else it goes only after success
-    ``identity`` same (this is the guest the backup is of) or new
-    ``only`` one part of the backup, named as ``database list`` prints it, where the datastore can
+    ``identity`` same (the backup's server once more) or new (another one with its data); else same where it is ours
+    ``only`` a part of it, named as ``database list`` prints it; DATABASE.TABLE where the datastore takes single tables
     ``until`` a point in time, where the datastore can
     """
     guest = run.guest
