@@ -1,6 +1,7 @@
 # Two doors: `make demo` and `make test`.  Everything they need they get by themselves.
 #
-#   make demo  [DATASTORE="mariadb redis"|all] [JSON=FILE]   set-up, then the main job on real servers
+#   make demo  [DATASTORE="NAME NAME"|all] [JSON=FILE]      set-up, then the main job on real servers
+#              NAME: mariadb redis mongodb cassandra; without it the first two
 #   make test  [STEPS="unit live"] [JSON=FILE]               set-up, then everything that is checked
 #   make soak                                                the same suites with ten times the counts
 #   make bench [SIZE=1000] [ROUNDS=1] [JSON=FILE]            side by side with other pipelines (SIZE in MB)
