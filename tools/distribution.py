@@ -22,7 +22,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 KEPT = Path("/usr/sbin/policy-rc.d.kept-by-ostler")
 LOCK = Path("/run/ostler-servers.lock")
 MARK = "# tools/servers of ostler: nothing is started while packages are installed"
-INSTALL = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
+INSTALL = ["install", "-y", "--no-upgrade", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
 
 
 def say(text: str) -> None:

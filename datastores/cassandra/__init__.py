@@ -1,0 +1,17 @@
+"""Cassandra: a ring from its first node, roles of the server's own, backups of its immutable files."""
+
+from datastores.cassandra.admin import CassandraAdmin
+from datastores.cassandra.conf import CassandraConf
+from datastores.cassandra.settings import FIXED, CassandraSettings
+from datastores.contract import Datastore
+
+DATASTORE = Datastore(
+    name="cassandra",
+    versions=("5.0",),
+    ports={"cassandra": 9042},
+    codec=CassandraConf(),
+    admin=CassandraAdmin,
+    settings=CassandraSettings,
+    names={},
+    fixed_settings=FIXED,
+)
