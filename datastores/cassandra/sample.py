@@ -64,7 +64,9 @@ class SampleData(Sample):
             lots = _next(cql)
             count = max(1, round(lots * share)) if lots else 0
             first = (seed * 7919) % max(1, lots - count + 1)
-            _Writes(cql).change(range(first, first + count), seed)
+            writes, end = _Writes(cql), first + count
+            for at in range(first, end, _TOGETHER):
+                writes.change(range(at, min(at + _TOGETHER, end)), seed)
             return count * (ORDERS + USERS)
 
     def digest(self) -> dict[str, str]:
@@ -153,7 +155,8 @@ class _Writes:
         return batch
 
     def _run(self, batches: Iterable[BatchStatement]) -> None:
-        execute_concurrent(self._cql.driver, ((each, None) for each in batches), concurrency=8)
+        # All of them first: what is made while others are sent would be prepared in the driver's own thread.
+        execute_concurrent(self._cql.driver, [(each, None) for each in batches], concurrency=8)
 
 
 def _busy(cql: Session) -> bool:
