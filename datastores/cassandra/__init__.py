@@ -1,7 +1,10 @@
 """Cassandra: a ring from its first node, roles of the server's own, backups of its immutable files."""
 
+from datastores.cassandra.accounts import NAMES, CassandraDatabases, CassandraGrants, CassandraUsers
 from datastores.cassandra.admin import CassandraAdmin
 from datastores.cassandra.conf import CassandraConf
+from datastores.cassandra.functions import CassandraFunctions
+from datastores.cassandra.root import CassandraRoot
 from datastores.cassandra.settings import FIXED, CassandraSettings
 from datastores.contract import Datastore
 
@@ -12,6 +15,11 @@ DATASTORE = Datastore(
     codec=CassandraConf(),
     admin=CassandraAdmin,
     settings=CassandraSettings,
-    names={},
+    names=NAMES,
     fixed_settings=FIXED,
+    databases=CassandraDatabases,
+    users=CassandraUsers,
+    grants=CassandraGrants,
+    functions=CassandraFunctions,
+    root=CassandraRoot,
 )
