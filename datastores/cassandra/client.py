@@ -9,19 +9,30 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cassandra import ConsistencyLevel, DriverException, OperationTimedOut, RequestExecutionException
+import bcrypt
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    DriverException,
+    OperationTimedOut,
+    RequestExecutionException,
+)
 from cassandra import RequestValidationException as Refusal
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import ConstantReconnectionPolicy, WhiteListRoundRobinPolicy
 from cassandra.protocol import ErrorMessage
 
 from datastores.cassandra import jolokia
+from datastores.cassandra.driver import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from datastores.contract import BadInput, DatastoreError, Endpoint, Node, NotReady, Secret, ToolFailed
 
 ACCOUNT = "ostler"
 PASSWORD = "agent-password"
+
+
+class Shut(NotReady):
+    """The server answers, and does not know the role or its password."""
 
 
 class Session:
@@ -45,6 +56,14 @@ def agent_password(node: Node) -> Secret:
         kept = Secret(secrets.token_hex(32))
         node.secrets.keep(PASSWORD, kept)
     return kept
+
+
+def hashed(password: Secret) -> str:
+    """Return a password of ours as the server keeps it, so that it never sees it in a statement.
+
+    One that is long and random gains nothing by many rounds, which the server would pay at each login.
+    """
+    return bcrypt.hashpw(password.reveal().encode(), bcrypt.gensalt(4, prefix=b"2a")).decode()
 
 
 @contextlib.contextmanager
@@ -121,6 +140,8 @@ def _listens(host: str, port: int) -> None:
 def _translated(error: Exception, field: str | None) -> DatastoreError:
     said = str(error).replace("Error from server: ", "")[:300]
     if isinstance(error, NoHostAvailable):
+        if any(isinstance(each, AuthenticationFailed) for each in dict(error.errors).values()):
+            return Shut("the server refuses the login")
         reasons = "; ".join(dict.fromkeys(str(each) for each in dict(error.errors).values()))
         return NotReady(f"the server does not take the login: {reasons[:300]}")
     if isinstance(error, OperationTimedOut | RequestExecutionException):
