@@ -1,4 +1,4 @@
-"""Run everything that is checked, step by step; exit 0 only when all held.
+"""Run everything that is checked, two steps at a time; exit 0 only when all held.
 
 A skipped test counts as a failure: a server that is missing must not look like success.
 ``python tools/suite.py [--json FILE] [STEP…]``
@@ -11,14 +11,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as tree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SUITES = ("unit", "conformance", "interop", "faults", "live")
+LONGEST_FIRST = ("live", "faults", "conformance", "interop", "unit")
+LANES = 2
+"""Steps that run at once: each is one process that mostly waits for another, and shares nothing with the rest."""
 DOORS = ("tools/servers", "tools/environment")
 CHECKS: dict[str, list[str]] = {
     "lint": ["ruff", "check", ".", *DOORS],
@@ -54,7 +59,7 @@ def main() -> int:
     if unknown:
         parser.error(f"there is no step {min(unknown)!r}")
     signal.signal(signal.SIGTERM, _interrupt)
-    steps = [run(name) for name in (options.steps or names())]
+    steps = Lanes().run(list(dict.fromkeys(options.steps or names())))
     ok = all(step.ok for step in steps)
     print("\n".join(["", *(step.line() for step in steps), "", "all held" if ok else "NOT all held"]), flush=True)
     if options.json:
@@ -68,39 +73,73 @@ def names() -> list[str]:
     return [*CHECKS, *(name for name in SUITES if any((ROOT / "tests" / name).glob("test_*.py")))]
 
 
-def run(name: str) -> Step:
-    """Run one step to its end and say how it went."""
-    print(f"\n== {name}", flush=True)
-    began = time.monotonic()
-    ok, figures = suite(name) if name in SUITES else (execute(CHECKS[name]), {})
-    step = Step(name, ok, round(time.monotonic() - began, 1), figures)
-    print(f"== {step.line()}", flush=True)
-    return step
+class Lanes:
+    """Run steps in lanes; what they say comes line by line, each with its step's name before it."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[str]] = set()
+        self._over = False
+        self._many = False
 
-def execute(argv: list[str]) -> bool:
-    """Run a tool of the environment; a signal to us ends it too, and we wait for its clean-up."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    with subprocess.Popen([str(BIN / argv[0]), *argv[1:]], cwd=ROOT, env=environment) as child:
-        try:
-            return child.wait() == 0
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise SystemExit(130) from None
+    def run(self, wanted: list[str]) -> list[Step]:
+        """Run steps, the longest first; return them in the order they were wanted."""
+        self._many = len(wanted) > 1
+        ordered = sorted(wanted, key=lambda name: LONGEST_FIRST.index(name) if name in LONGEST_FIRST else -1)
+        with ThreadPoolExecutor(LANES) as lanes:
+            try:
+                begun = {name: lanes.submit(self._step, name) for name in ordered}
+                return [begun[name].result() for name in wanted]
+            except KeyboardInterrupt:
+                lanes.shutdown(wait=False, cancel_futures=True)
+                self._end()
+                raise
 
+    def _step(self, name: str) -> Step:
+        """Run one step to its end and say how it went."""
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        ok, figures = self._suite(name) if name in SUITES else (self._execute(name, CHECKS[name]), {})
+        step = Step(name, ok, round(time.monotonic() - began, 1), figures)
+        print(f"== {step.line()}", flush=True)
+        return step
 
-def suite(name: str) -> tuple[bool, Figures]:
-    """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
-    with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
-        report = Path(folder) / "junit.xml"
-        argv = ["python", "-m", "pytest", f"tests/{name}", f"--junitxml={report}", "--durations=5", "--durations-min=5"]
-        ok = execute(argv)
-        if not report.exists():
-            return False, {}
-        totals = tree.parse(report).getroot()[0].attrib
-        counts = {key: int(totals[key]) for key in ("tests", "failures", "errors", "skipped")}
-    return ok and counts["tests"] > 0 and counts["skipped"] == 0, dict(counts)
+    def _suite(self, name: str) -> tuple[bool, Figures]:
+        """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
+        with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
+            report = Path(folder) / "junit.xml"
+            told = [f"--junitxml={report}", "--durations=5", "--durations-min=5"]
+            ok = self._execute(name, ["python", "-m", "pytest", f"tests/{name}", *told])
+            if not report.exists():
+                return False, {}
+            totals = tree.parse(report).getroot()[0].attrib
+            counts = {key: int(totals[key]) for key in ("tests", "failures", "errors", "skipped")}
+        return ok and counts["tests"] > 0 and counts["skipped"] == 0, dict(counts)
+
+    def _execute(self, name: str, argv: list[str]) -> bool:
+        """Run a tool of the environment to its end; alone it has the terminal for itself."""
+        environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if self._many else {}
+        with self._lock:
+            if self._over:
+                return False
+            command = [str(BIN / argv[0]), *argv[1:]]
+            child = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, errors="replace", **piped)
+            self._children.add(child)
+        with child:
+            for line in child.stdout or ():
+                sys.stdout.write(f"{name:<11} | {line}")
+                sys.stdout.flush()
+        with self._lock:
+            self._children.remove(child)
+        return child.returncode == 0
+
+    def _end(self) -> None:
+        """End what runs, each with its own clean-up, and begin nothing more."""
+        with self._lock:
+            self._over = True
+            for child in self._children:
+                child.send_signal(signal.SIGINT)
 
 
 def _interrupt(*_: object) -> None:
