@@ -71,7 +71,7 @@ def session(node: Node, *, timeout: float = 30.0) -> Iterator[Session]:
     """Log in as the agent, yield the connection, close it; ``NotReady`` where the server does not answer us."""
     password = node.secrets.load(PASSWORD)
     if password is None:
-        raise NotReady("the agent has no role at this server yet")
+        raise Shut("the agent has no role at this server yet")
     with login(node, ACCOUNT, password, timeout=timeout) as made:
         yield made
 

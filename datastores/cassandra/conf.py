@@ -1,10 +1,10 @@
 """The server's configuration files of one generation: ``cassandra.yaml``, its machine's options, its place, its log.
 
-A layer is flat.  A plain name is one of ``cassandra.yaml``, nested ones dotted; ``jvm.heap`` sizes the virtual machine,
-``property.NAME`` is a property of the server's, ``place.dc`` and ``place.rack`` say where the node stands, ``log.level``
-how much it tells.  ``image.file`` is a ``cassandra.yaml`` of the image: what it says holds below every layer, and
-its comments stay.  Documents with a key twice, an anchor or a tag are refused: the server would take the last, and none
-of ours has them.
+A layer is flat.  A plain name is one of ``cassandra.yaml``, nested ones dotted; ``jvm.heap`` sizes the machine it runs
+in, ``property.NAME`` is a property of the server's, ``place.dc`` and ``place.rack`` say where the node stands,
+``log.level`` how much it tells.  ``image.file`` is a ``cassandra.yaml`` of the image: what it says holds below every
+layer, and its comments stay.  Documents with a key twice, an anchor or a tag are refused: the server would take the
+last, and none of ours has them.
 """
 
 import io
@@ -19,7 +19,8 @@ from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from datastores.cassandra import jolokia, jvm
-from datastores.cassandra.units import size
+from datastores.cassandra.rules import writable
+from datastores.cassandra.units import parse, spell
 from datastores.contract import Mismatch
 
 CONFIG = "cassandra.yaml"
@@ -50,10 +51,10 @@ class CassandraConf:
             merged.update(layer)
         return {
             CONFIG: _document(merged),
-            jvm.OPTIONS: jvm.options(size(merged.get(HEAP, "256MiB")), list(_below(merged, PROPERTY))),
+            jvm.OPTIONS: jvm.options(parse("storage", merged[HEAP]), list(_below(merged, PROPERTY))),
             PLACE: "".join(f"{name}={value}\n" for name, value in _below(merged, WHERE)).encode(),
             LOG: LOGBACK.format(level=merged.get(LEVEL, "INFO")).encode(),
-            jolokia.POLICY: jolokia.policy({}),
+            jolokia.POLICY: jolokia.policy(writable()),
         }
 
 
@@ -62,7 +63,7 @@ def read(folder: Path) -> dict[str, str]:
     found = flat(document((folder / CONFIG).read_bytes()))
     for word in jvm.words((folder / jvm.OPTIONS).read_text()):
         if word.startswith("-Xmx"):
-            found[HEAP] = word.removeprefix("-Xmx")
+            found[HEAP] = spell("storage", int(word.removeprefix("-Xmx")), "MiB")
         elif word.startswith("-D"):
             name, _, value = word.removeprefix("-D").partition("=")
             found[PROPERTY + name] = value

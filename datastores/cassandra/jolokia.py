@@ -9,7 +9,7 @@ import contextlib
 import http.client
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,6 +27,7 @@ PROXY = "org.apache.cassandra.db:type=StorageProxy"
 COMPACTION = "org.apache.cassandra.db:type=CompactionManager"
 HINTS = "org.apache.cassandra.hints:type=HintsService"
 GUARDRAILS = "org.apache.cassandra.db:type=Guardrails"
+LOGGING = "setLoggingLevel(java.lang.String,java.lang.String)"
 AUTH = "org.apache.cassandra.auth:type="
 AUTH_CACHES = ("CredentialsCache", "RolesCache", "PermissionsCache")
 TABLES = "org.apache.cassandra.db:type=Tables,*"
@@ -41,7 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "repairAsync(java.lang.String,java.util.Map)",
         "getParentRepairStatus(int)",
         "decommission(boolean)",
-        "setLoggingLevel(java.lang.String,java.lang.String)",
+        LOGGING,
     ),
     TABLES: ("importNewSSTables*",),
     **{f"{AUTH}{each}": ("invalidate",) for each in AUTH_CACHES},
@@ -121,7 +122,7 @@ class Management:
         asked = {"type": "exec", "mbean": bean, "operation": operation, "arguments": list(arguments)}
         return self._asked(asked)
 
-    def _asked(self, request: dict[str, object]) -> Any:
+    def _asked(self, request: Mapping[str, object]) -> Any:
         status, body = self._posted(json.dumps({**request, "config": {"includeStackTrace": "false"}}))
         if status in (401, 403):
             raise NotReady("the server's management does not know the agent's password")

@@ -18,8 +18,8 @@ from cassandra.connection import ConnectionException, DefaultEndPoint
 from cassandra.io.libevreactor import LibevConnection
 from cassandra.protocol import QueryMessage
 
-from datastores.cassandra import conf, jolokia, jvm, root
-from datastores.cassandra.client import ACCOUNT, agent_password
+from datastores.cassandra import conf, jolokia, jvm
+from datastores.cassandra.client import ACCOUNT, agent_password, hashed
 from datastores.cassandra.dialect import across, identifier
 from datastores.cassandra.layout import folders
 from datastores.cassandra.position import AUTH, Position
@@ -31,13 +31,14 @@ MARK = "account"
 FOLDER = "private"
 LOG = "server.log"
 PATIENCE = 180.0
-HASH = "org.apache.cassandra.tools.HashPassword"
 OPEN = {
     "authenticator": "AllowAllAuthenticator",
     "authorizer": "AllowAllAuthorizer",
     "native_transport_max_concurrent_connections": "1",
     "auto_snapshot": "false",
     "auto_bootstrap": "false",
+    # The role that a server without any makes for itself would come with a password that everybody knows.
+    "property.cassandra.superuser_setup_delay_ms": "86400000",
     conf.HEAP: "256MiB",
 }
 _LOGBACK = """<configuration>
@@ -59,13 +60,16 @@ def mark(node: Node) -> bytes:
 
 def adopt(node: Node, folder: Path, position: Position, identity: Identity) -> None:
     """Have our account with our password in a data folder; a ``new`` node gets its tokens, and is alone in its ring."""
-    hashed = _hashed(node)
     with private(node, folder, position.tokens if identity == "new" else ()) as line:
         if identity == "new":
             _alone(line)
-        line(_WRITE, ACCOUNT, hashed)
-        if line(_READ, ACCOUNT) != [(hashed,)]:
-            raise ToolFailed("the backup's own account is from a time that this machine's clock has not reached")
+        _write_account(node, line)
+
+
+def make_account(node: Node, folder: Path) -> None:
+    """Have our account with our password in a new data folder, in which there then is no other."""
+    with private(node, folder, ()) as line:
+        _write_account(node, line)
 
 
 @contextlib.contextmanager
@@ -135,9 +139,17 @@ def _connected(endpoint: Endpoint, gone: threading.Event, home: Path) -> Any:
 
 
 def _rows(connection: Any, statement: str, texts: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    asked = QueryMessage(statement, ConsistencyLevel.ONE, query_params=[each.encode() for each in texts] or None)
+    asked = QueryMessage(statement, ConsistencyLevel.ONE)
+    asked.query_params = [each.encode() for each in texts] or None
     answer = connection.wait_for_response(asked, timeout=PATIENCE)
     return [tuple(each) for each in getattr(answer, "parsed_rows", None) or ()]
+
+
+def _write_account(node: Node, line: Line) -> None:
+    kept = hashed(agent_password(node))
+    line(_WRITE, ACCOUNT, kept)
+    if line(_READ, ACCOUNT) != [(kept,)]:
+        raise ToolFailed("the backup's own account is from a time that this machine's clock has not reached")
 
 
 def _alone(line: Line) -> None:
@@ -147,18 +159,6 @@ def _alone(line: Line) -> None:
     for keyspace, told in line("SELECT keyspace_name, replication FROM system_schema.keyspaces"):
         if (keyspace == AUTH or tenants(keyspace)) and dict(told) != wanted:
             line(f"ALTER KEYSPACE {identifier(keyspace)} WITH replication = {across({center: 1})}")
-
-
-def _hashed(node: Node) -> str:
-    """Return the agent's password as the server keeps it: by the server's own program, which reads it from us."""
-    library = f"{node.installation.tools['library'].parent}/*"
-    command = Command((str(node.installation.tools["server"]), "-Xmx64m", "-cp", library, HASH, "--input", "-"))
-    told = (
-        node.host.run(command, stdin=agent_password(node).reveal().encode()).stdout.decode("ascii", "replace").strip()
-    )
-    if not root.HASH.fullmatch(told):
-        raise ToolFailed("the server's own program did not return the hash of a password")
-    return told
 
 
 def _follow(running: Stream, gone: threading.Event) -> None:

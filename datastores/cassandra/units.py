@@ -2,12 +2,11 @@
 
 import re
 
-DURATIONS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-DURATIONS["d"] = 24 * DURATIONS["h"]
-SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-RATES = {f"{unit}/s": factor for unit, factor in SIZES.items()}
-UNITS = {"duration": DURATIONS, "size": SIZES, "rate": RATES}
-_QUANTITY = re.compile(r"([0-9]{1,18})([A-Za-zµ]+(?:/s)?)")
+DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+STORAGES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+RATES = {"B/s": 1, "KiB/s": 1 << 10, "MiB/s": 1 << 20}
+UNITS = {"duration": DURATIONS, "storage": STORAGES, "rate": RATES}
+_QUANTITY = re.compile(r"([0-9]{1,18})([A-Za-z]+(?:/s)?)")
 
 
 def parse(kind: str, text: str) -> int:
@@ -18,15 +17,8 @@ def parse(kind: str, text: str) -> int:
     return int(found[1]) * UNITS[kind][found[2]]
 
 
-def spell(kind: str, value: int) -> str:
-    """Return a value in the largest unit that needs no fraction."""
-    factors = sorted(UNITS[kind].items(), key=lambda each: each[1], reverse=True)
-    unit, factor = next(each for each in factors if value % each[1] == 0 and (value or each[1] == 1 or True))
-    if value == 0:
-        unit, factor = {"duration": ("ms", 1), "size": ("B", 1), "rate": ("MiB/s", 1)}[kind]
-    return f"{value // factor}{unit}"
-
-
-def size(text: str) -> int:
-    """Return the bytes of a size as the layers have it, with a unit or (as the virtual machine has it) without."""
-    return int(text) if text.isdigit() else parse("size", text)
+def spell(kind: str, value: int, unit: str) -> str:
+    """Return a value in the largest unit that needs no fraction; nothing at all in ``unit``."""
+    fitting = (each for each, factor in reversed(UNITS[kind].items()) if value and value % factor == 0)
+    chosen = next(fitting, unit)
+    return f"{value // UNITS[kind][chosen]}{chosen}"
