@@ -2,8 +2,10 @@
 
 from datastores.cassandra.accounts import NAMES, CassandraDatabases, CassandraGrants, CassandraUsers
 from datastores.cassandra.admin import CassandraAdmin
+from datastores.cassandra.backup import CassandraBackup
 from datastores.cassandra.conf import CassandraConf
 from datastores.cassandra.functions import CassandraFunctions
+from datastores.cassandra.imports import CassandraImport
 from datastores.cassandra.root import CassandraRoot
 from datastores.cassandra.settings import FIXED, CassandraSettings
 from datastores.contract import Datastore
@@ -22,4 +24,6 @@ DATASTORE = Datastore(
     grants=CassandraGrants,
     functions=CassandraFunctions,
     root=CassandraRoot,
+    backup=CassandraBackup,
+    imports=CassandraImport,
 )

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,10 @@ def sweep(node: Node) -> None:
 
 
 def _elsewhere(node: Node, folder: Path) -> Node:
-    """Return the node as another one of this machine."""
+    """Return the node as another one of this machine, on other data."""
     other = node.at(server_number=1 + secrets.randbelow(2**31 - 1))
     endpoint = Endpoint(jolokia.address(other), node.endpoint.port, node.endpoint.socket)
-    return other.at(endpoint=endpoint)
+    return other.at(endpoint=endpoint, places=replace(node.places, data=folder))
 
 
 def _configure(node: Node, served: Node, home: Path, tokens: tuple[str, ...]) -> None:
