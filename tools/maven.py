@@ -1,11 +1,17 @@
 """Get libraries of Maven Central with all they depend on: what a server in Java consists of.
 
+Java and Maven are the machine's; where it has none they lie below the private prefix, where they have to be told that
+they are not in the system's own folders.
+
 The first artifact is the server itself; what it depends on lies in ``lib`` beside it.  One with a classifier is whole
 in itself.
 """
 
-import os
+import hashlib
+import re
 import shutil
+import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +33,7 @@ def bring(recipe: Recipe, folder: Path, usr: Path, run: Callable[..., str]) -> N
     (folder / "pom.xml").write_text(POM.format(dependencies="\n".join(map(_dependency, recipe.maven))))
     fetched = folder / "jars"
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
-    run([_maven(usr), "-q", "-B", "-f", str(folder / "pom.xml"), *goal])
+    run([*_maven(usr, folder), "-q", "-B", "-f", str(folder / "pom.xml"), *goal])
     for coordinates, program in zip(recipe.maven, recipe.programs, strict=True):
         _place(fetched / _file(coordinates), usr / program)
     beside = (usr / recipe.programs[0]).parent / "lib"
@@ -58,8 +64,50 @@ def _place(jar: Path, target: Path) -> None:
     shutil.move(jar, target)
 
 
-def _maven(usr: Path) -> str:
-    found = shutil.which("mvn", path=os.pathsep.join([os.environ.get("PATH", ""), str(usr / "share/maven/bin")]))
-    if found is None:
-        raise Wrong("there is no mvn here: install maven")
-    return found
+def _maven(usr: Path, folder: Path) -> list[str]:
+    """Return Maven's command: the machine's, else the one below the prefix on the Java below it."""
+    found = shutil.which("mvn")
+    if found and shutil.which("java"):
+        return [found]
+    home = usr / "share/maven"
+    java = next((usr / "lib/jvm").glob("java-17-openjdk-*/bin/java"), None)
+    boot = next((home / "boot").glob("plexus-classworlds*.jar"), None)
+    if java is None or boot is None:
+        raise Wrong("there is neither a Java 17 nor a Maven here: install openjdk-17-jre-headless and maven")
+    _at_home(java, usr, home)
+    trusted = folder / "trusted.jks"
+    trusted.write_bytes(_trust(Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")))
+    defined = {
+        "javax.net.ssl.trustStore": trusted,
+        "classworlds.conf": usr.parent / "etc/maven/m2.conf",
+        "maven.home": home,
+        "maven.multiModuleProjectDirectory": folder,
+    }
+    options = [f"-D{name}={value}" for name, value in defined.items()]
+    return [str(java), *options, "-cp", str(boot), "org.codehaus.plexus.classworlds.launcher.Launcher"]
+
+
+def _at_home(java: Path, usr: Path, home: Path) -> None:
+    """Let the links of both lead to what lies below the prefix, and ``bin/java`` be there."""
+    for folder in (java.parent.parent, home):
+        for link in [each for each in folder.rglob("*") if each.is_symlink()]:
+            below = usr.parent / str(link.readlink()).lstrip("/")
+            if link.readlink().is_absolute() and below.exists():
+                link.unlink()
+                link.symlink_to(below)
+    program = usr / "bin/java"
+    program.parent.mkdir(exist_ok=True)
+    program.unlink(missing_ok=True)
+    program.symlink_to(java)
+
+
+def _trust(bundle: Path) -> bytes:
+    """Return the certificates of a bundle as Java's own store of them (JKS, version 2)."""
+    pattern = "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
+    found = [ssl.PEM_cert_to_DER_cert(each) for each in re.findall(pattern, bundle.read_text(), re.DOTALL)]
+    store = struct.pack(">III", 0xFEEDFEED, 2, len(found))
+    for number, each in enumerate(found):
+        alias, kind = str(number).encode(), b"X.509"
+        store += struct.pack(">IH", 2, len(alias)) + alias + struct.pack(">QH", 0, len(kind)) + kind
+        store += struct.pack(">I", len(each)) + each
+    return store + hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + store).digest()

@@ -32,6 +32,7 @@ LEVEL = "log.level"
 PROPERTY = "property."
 WHERE = "place."
 OTHERS = ("image.", "jvm.", "log.", PROPERTY, WHERE)
+LISTS = ("data_file_directories", "seed_provider")
 LOGBACK = """<configuration>
   <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%-5level [%thread] %date{{ISO8601}} %F:%L - %msg%n</pattern></encoder>
@@ -113,7 +114,7 @@ def _document(merged: Mapping[str, str]) -> bytes:
     tree = document(Path(image).read_bytes()) if image else CommentedMap()
     for name in sorted(merged):
         if not name.startswith(OTHERS):
-            _put(tree, name.split("."), merged[name])
+            _put(tree, name.split("."), json.loads(merged[name]) if name in LISTS else _typed(merged[name]))
     out = io.BytesIO()
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 4096
@@ -121,10 +122,10 @@ def _document(merged: Mapping[str, str]) -> bytes:
     return out.getvalue()
 
 
-def _put(tree: CommentedMap, path: Sequence[str], value: str) -> None:
+def _put(tree: CommentedMap, path: Sequence[str], value: object) -> None:
     first, *rest = path
     if not rest:
-        tree[first] = _typed(value)
+        tree[first] = value
         return
     if not isinstance(tree.get(first), CommentedMap):
         tree[first] = CommentedMap()
@@ -132,13 +133,11 @@ def _put(tree: CommentedMap, path: Sequence[str], value: str) -> None:
 
 
 def _typed(value: str) -> object:
-    """Return a number, a truth or a list as such, and all else as text in quotes: ``on`` and ``010`` stay text."""
+    """Return a number or a truth as such, and all else as text in quotes: ``on`` and ``010`` stay text."""
     if value in ("true", "false"):
         return value == "true"
     if value.isascii() and value.lstrip("-").isdigit() and str(int(value)) == value:
         return int(value)
-    if value.startswith("["):
-        return json.loads(value)
     try:
         return float(value) if f"{float(value):g}" == value and "." in value else DoubleQuotedScalarString(value)
     except ValueError:

@@ -66,7 +66,11 @@ def policy(writable: dict[str, tuple[str, ...]]) -> bytes:
 
 def address(node: Node) -> str:
     """Return the guest's own address of this machine: nobody outside reaches it, and no two guests share it."""
-    number = node.server_number
+    return address_of(node.server_number)
+
+
+def address_of(number: int) -> str:
+    """Return the address of the guest with this number: one in sixteen million."""
     return f"127.{1 + number % 254}.{number // 254 % 256}.{1 + number // 65024 % 254}"
 
 

@@ -3,6 +3,7 @@
 A file of options is read by ``java`` itself (``@FILE``), so that no shell is between us and the server.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def options(heap: int, properties: Sequence[tuple[str, str]]) -> bytes:
 def words(text: str) -> list[str]:
     """Return the options of a file that ``options`` has written."""
     lines = (line.strip() for line in text.splitlines())
-    return [line[1:-1].replace("\\\\", "\\") if line.startswith('"') else line for line in lines if line]
+    return [re.sub(r"\\(.)", r"\1", line[1:-1]) if line.startswith('"') else line for line in lines if line]
 
 
 def command(node: Node, config: Path, data: Path, *more: str) -> Command:
