@@ -40,7 +40,7 @@ class CassandraImport(Import):
         schema = Schema.load((into / SCHEMA).read_bytes())
         tables = _chosen(schema, name)
         with session(self.node, timeout=LONG) as cql, told():
-            _Part(cql, schema, Schema.read(cql), tables).make(whole="." not in name)
+            _Part(cql, schema, name.partition(".")[0], tables).make(whole="." not in name)
         for each in tables:
             if (into / each.folder).is_dir():
                 _take_in(self.node, each, into / each.folder)
@@ -49,12 +49,12 @@ class CassandraImport(Import):
 class _Part:
     """What stands on the server, on its way to what the backup has."""
 
-    def __init__(self, cql: Session, wanted: Schema, there: Schema, tables: Sequence[Table]) -> None:
+    def __init__(self, cql: Session, wanted: Schema, keyspace: str, tables: Sequence[Table]) -> None:
         self._cql = cql
         self._wanted = wanted
-        self._there = there
+        self._there = Schema.read(cql)
+        self._keyspace = keyspace
         self._tables = [each for each in tables if not each.base]
-        self._keyspace = tables[0].keyspace
 
     def make(self, *, whole: bool) -> None:
         """Have the tables, empty, and what they need; where the keyspace is meant ``whole``, nothing else in it."""
@@ -113,8 +113,8 @@ def _chosen(schema: Schema, name: str) -> list[Table]:
     keyspace, table = found[1], found[2]
     there = [each for each in schema.tables if each.keyspace == keyspace]
     chosen = [each for each in there if table in (None, each.base or each.name)]
-    if not chosen:
-        names = sorted({each.keyspace for each in schema.tables if tenants(each.keyspace)})
+    if not chosen and (table or not schema.of(keyspace, KEYSPACE)):
+        names = sorted({each.keyspace for each in schema.made})
         has = f"{keyspace} has {', '.join(each.name for each in there[:20])}" if there else f"it has {', '.join(names)}"
         raise NotFound(f"the backup has no {name}: {has}", field="only")
     return sorted(chosen, key=lambda each: bool(each.base))
