@@ -4,6 +4,7 @@ A connection is opened for one use and closed after it, and knows of one node: o
 """
 
 import contextlib
+import logging
 import secrets
 import socket
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from cassandra.protocol import ErrorMessage
 from datastores.cassandra import jolokia
 from datastores.cassandra.driver import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from datastores.contract import BadInput, DatastoreError, Endpoint, Node, NotReady, Secret, ToolFailed
+
+# What goes wrong is raised, and said once; the driver would tell it with every stack it has.
+logging.getLogger("cassandra").setLevel(logging.CRITICAL)
 
 ACCOUNT = "ostler"
 PASSWORD = "agent-password"

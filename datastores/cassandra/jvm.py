@@ -78,8 +78,8 @@ def command(node: Node, config: Path, data: Path, *more: str) -> Command:
             f"-Dlogback.configurationFile={config / 'logback.xml'}",
             f"-Dcassandra.storagedir={data}",
             "-Dcassandra-foreground=yes",
-            f"-Djava.io.tmpdir={node.places.temp}",
-            f"-Duser.home={node.places.temp}",
+            # Where it unpacks libraries of its own, and leaves them where it is killed.
+            *(f"-D{each}={node.places.run}" for each in ("java.io.tmpdir", "jna.tmpdir", "user.home")),
             *more,
             "-cp",
             class_path(node),
