@@ -8,6 +8,8 @@ in itself.
 """
 
 import hashlib
+import os
+import pwd
 import re
 import shutil
 import ssl
@@ -33,7 +35,7 @@ def bring(recipe: Recipe, folder: Path, usr: Path, run: Callable[..., str]) -> N
     (folder / "pom.xml").write_text(POM.format(dependencies="\n".join(map(_dependency, recipe.maven))))
     fetched = folder / "jars"
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
-    run([*_maven(usr, folder), "-q", "-B", "-f", str(folder / "pom.xml"), *goal])
+    run([*_maven(usr, folder), *_kept(folder), "-q", "-B", "-f", str(folder / "pom.xml"), *goal])
     for coordinates, program in zip(recipe.maven, recipe.programs, strict=True):
         _place(fetched / _file(coordinates), usr / program)
     beside = (usr / recipe.programs[0]).parent / "lib"
@@ -62,6 +64,12 @@ def _place(jar: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     jar.chmod(0o755)  # a jar is a program: agents look for what they can run
     shutil.move(jar, target)
+
+
+def _kept(folder: Path) -> list[str]:
+    """Return where Maven keeps what it fetches, where it cannot be the account's own home."""
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    return [] if os.access(home, os.W_OK) else [f"-Dmaven.repo.local={folder / 'kept'}"]
 
 
 def _maven(usr: Path, folder: Path) -> list[str]:
