@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Iterable
 
-from datastores.cassandra.client import Session, forget, session
+from datastores.cassandra.client import Session, forget, hashed, session
 from datastores.cassandra.dialect import grants, identifier, literal
 from datastores.cassandra.factors import replications
 from datastores.contract import JSON, Node, Root, Secret
@@ -29,9 +29,9 @@ class CassandraRoot(Root):
     def enable(self) -> "dict[str, JSON]":
         """Make root with a new random password, kept nowhere but as its salted hash."""
         password = Secret(secrets.token_urlsafe(24))
+        self.node.secrets.keep(KEPT, Secret(hashed(password)))
         with session(self.node) as cql:
-            _make(cql, f"PASSWORD = {literal(password.reveal())}")
-            remember(self.node, cql)
+            restore(self.node, cql)
         return {"name": NAME, "password": password.reveal()}
 
     def disable(self) -> None:
@@ -49,18 +49,21 @@ class CassandraRoot(Root):
 def restore(node: Node, cql: Session) -> None:
     """Make root what is kept about it: its hash and the closed list of rights, or gone."""
     kept, there = node.secrets.load(KEPT), found(cql)
-    if kept is not None:
-        _make(cql, f"HASHED PASSWORD = {literal(kept.reveal())}")
-    elif there is not None:
+    if there is not None:
         cql.execute(f"DROP ROLE IF EXISTS {identifier(NAME)}")
-        forget(cql)
+    if kept is not None:
+        known = f"HASHED PASSWORD = {literal(kept.reveal())} AND LOGIN = true AND SUPERUSER = false"
+        cql.execute(f"CREATE ROLE {identifier(NAME)} WITH {known}")
+        cql.execute(f"GRANT CREATE ON ALL KEYSPACES TO {identifier(NAME)}")
+        admit(cql, replications(cql))
+    forget(cql)
 
 
 def remember(node: Node, cql: Session) -> None:
     """Keep root's hash, which changes when it changes its own password."""
-    there = found(cql)
-    if there is not None and HASH.fullmatch(there):
-        node.secrets.keep(KEPT, Secret(there))
+    kept, there = node.secrets.load(KEPT), found(cql)
+    if kept is not None and there != kept.reveal() and HASH.fullmatch(there or ""):
+        node.secrets.keep(KEPT, Secret(str(there)))
 
 
 def admit(cql: Session, keyspaces: Iterable[str]) -> None:
@@ -74,11 +77,3 @@ def found(cql: Session) -> str | None:
     """Return root's salted hash, empty where it has none; None where root is not enabled."""
     row = cql.execute("SELECT salted_hash FROM system_auth.roles WHERE role = %s", (NAME,)).one()
     return None if row is None else str(row.salted_hash or "")
-
-
-def _make(cql: Session, login: str) -> None:
-    cql.execute(f"DROP ROLE IF EXISTS {identifier(NAME)}")
-    cql.execute(f"CREATE ROLE {identifier(NAME)} WITH {login} AND LOGIN = true AND SUPERUSER = false")
-    cql.execute(f"GRANT CREATE ON ALL KEYSPACES TO {identifier(NAME)}")
-    admit(cql, replications(cql))
-    forget(cql)

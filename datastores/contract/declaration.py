@@ -69,8 +69,11 @@ class NameRule:
 class Sample(ABC):
     """Data for demonstrations, measurements and every test suite: ``datastores/<name>/sample.py``.
 
-    ``SAMPLE`` in that module is the class; suites ask for it and never name a datastore.
+    ``SAMPLE`` in that module is the class; suites ask for it and never name a datastore.  ``quick`` are settings of an
+    image on which a server is quick and not safe, for suites of thousands of small changes that kill nothing.
     """
+
+    quick: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, node: Node) -> None:
         self.node = node
