@@ -115,7 +115,9 @@ def _configure(node: Node, served: Node, home: Path, tokens: tuple[str, ...]) ->
 
 
 def _command(served: Node, home: Path) -> Command:
-    return jvm.command(served, home, served.places.data, *jolokia.agent_options(served, home))
+    # It is killed in the end, and would leave the libraries that it unpacks.
+    own = (f"-D{each}={home}" for each in ("java.io.tmpdir", "jna.tmpdir", "user.home"))
+    return jvm.command(served, home, served.places.data, *jolokia.agent_options(served, home), *own)
 
 
 @contextlib.contextmanager
