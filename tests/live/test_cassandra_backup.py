@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from datastores.manager import Manager
 from tests.fakes_host import Keeper, Taken, restore
 from tests.guests import Guests, sample
 
-COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
 DROPPED = 'CREATE TABLE kinds."Odd" ("we;\n""ird" int PRIMARY KEY, x text, y text) WITH comment = \'a;\n\'\'b\''
 SHAPE = (
     "CREATE KEYSPACE kinds WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}",
@@ -34,6 +33,8 @@ SHAPE = (
     "CREATE TABLE kinds.packed (p int PRIMARY KEY, v text) WITH compression = {'class': 'ZstdCompressor'}",
     "CREATE TABLE kinds.bare (p int PRIMARY KEY, v text) WITH compression = {'enabled': 'false'}",
     "CREATE TABLE kinds.empty (p int PRIMARY KEY)",
+    "CREATE TABLE kinds.live (p int, c int, v text, PRIMARY KEY (p, c))",
+    "CREATE INDEX live_v ON kinds.live (v)",
     DROPPED,
     'ALTER TABLE kinds."Odd" DROP y',
 )
@@ -91,6 +92,38 @@ def links(node: Node) -> list[Path]:
     return list((node.places.data / "data").glob(f"*/*/snapshots/{TAG}*"))
 
 
+class Writer:
+    """Write for as long as a backup is taken, and know what was acknowledged."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.done = list[int]()
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        until(lambda: len(self.done) > 50)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        with session(self._node) as cql:
+            while not self._over.is_set():
+                cql.execute("INSERT INTO kinds.live (p, c, v) VALUES (1, %s, 'w')", (len(self.done),))
+                self.done.append(len(self.done))
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
 def served(inn: Guests) -> Manager:
     manager = inn.manager("cassandra", start=False)
@@ -133,14 +166,18 @@ def brought_back(other: Manager, taken: Taken, identity: str = "new") -> Manager
     return other
 
 
-def test_every_kind_of_row_comes_back_and_new_files_only_are_sent(running: Manager, other: Manager) -> None:
+def test_every_row_that_was_acknowledged_comes_back_and_new_files_only_are_sent(
+    running: Manager, other: Manager
+) -> None:
     users = running.part("users")
     assert isinstance(users, Users)
     users.create("reader", Secret("a word"), databases=("kinds",))
     full = Keeper().take(running.backup)
     with session(running.node) as cql:
         cql.execute("INSERT INTO kinds.packed (p, v) VALUES (1000, 'late')")
-    taken = Keeper(full).take(running.backup)
+    with Writer(running.node) as writer:
+        acknowledged = len(writer.done)
+        taken = Keeper(full).take(running.backup)
     new = {each.path for each in taken.files} - {each.path for each in full.files}
     assert any("/packed-" in each for each in new) and not any("/bare-" in each for each in new)
     assert taken.kept > 10
@@ -151,6 +188,9 @@ def test_every_kind_of_row_comes_back_and_new_files_only_are_sent(running: Manag
     with session(back.node) as cql:
         here = cql.execute("SELECT tokens, host_id FROM system.local").one()
         views = {each.view_name for each in cql.execute("SELECT view_name FROM system_schema.views")}
+        live = {each.c for each in cql.execute("SELECT c FROM kinds.live WHERE p = 1")}
+        assert {each.c for each in cql.execute("SELECT c FROM kinds.live WHERE v = 'w'")} == live
+    assert set(range(acknowledged)) <= live <= set(writer.done)
     assert set(here.tokens) == set(position.tokens)
     assert str(here.host_id) != position.host_id
     assert views == {"seen"}
@@ -177,42 +217,6 @@ def test_the_same_node_comes_back_with_its_id_its_tokens_and_its_roles(running: 
     again = Keeper(taken).take(back.backup)
     assert again.kept >= len([each for each in taken.files if each.identity and each.path.startswith("kinds/")])
     users.delete("keeper")
-
-
-def test_what_was_acknowledged_before_is_in_it(running: Manager, other: Manager) -> None:
-    for _ in range(COUNT):
-        done, over = list[int](), threading.Event()
-
-        def write(done: list[int] = done, over: threading.Event = over) -> None:
-            with session(running.node) as cql:
-                while not over.is_set():
-                    cql.execute("INSERT INTO kinds.rows (p, c, v) VALUES (77, %s, 'w')", (len(done),))
-                    done.append(len(done))
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            until(lambda done=done: len(done) > 50)
-            before = len(done)
-            taken = Keeper().take(running.backup)
-        finally:
-            over.set()
-            writer.join()
-        back = brought_back(other, taken)
-        with session(back.node) as cql:
-            found = {each.c for each in cql.execute("SELECT c FROM kinds.rows WHERE p = 77")}
-            assert {each.c for each in cql.execute("SELECT c FROM kinds.rows WHERE v = 'w'")} == found
-        assert set(range(before)) <= found <= set(done)
-        back.service.stop()
-        with session(running.node) as cql:
-            cql.execute("DELETE FROM kinds.rows WHERE p = 77")
-
-
-def until(true: object) -> None:
-    end = time.monotonic() + 60
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_server_that_dies_while_its_links_are_read_takes_nothing_away(running: Manager) -> None:
