@@ -7,7 +7,7 @@ from typing import Any
 
 from datastores.cassandra import jolokia
 from datastores.cassandra.client import session
-from datastores.cassandra.conf import HEAP, LEVEL, read
+from datastores.cassandra.conf import HEAP, IMAGE, LEVEL, read
 from datastores.cassandra.jolokia import Management
 from datastores.cassandra.layout import folders
 from datastores.cassandra.rules import table
@@ -50,8 +50,10 @@ class CassandraSettings(Settings):
         return {name: way.rule for name, way in table().items()}
 
     def base(self) -> Mapping[str, str]:
-        """Return the agent's own layer: paths, addresses, what the design fixes."""
-        return {**START, **FIXED, **folders(self.node.places.data), **addresses(self.node)}
+        """Return the agent's own layer: paths, addresses, what the design fixes; below it lies the image's own file."""
+        packaged = self.node.installation.config
+        image = {IMAGE: str(packaged)} if packaged.is_file() else {}
+        return {**image, **START, **FIXED, **folders(self.node.places.data), **addresses(self.node)}
 
     def check(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return the values in the server's spelling; ``BadInput`` names the first bad one and its rule."""

@@ -1,8 +1,12 @@
 """The table of Cassandra's settings, held against the real server."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from datastores.cassandra.client import session
+from datastores.cassandra.conf import CONFIG
 from datastores.cassandra.rules import Way, table
 from datastores.cassandra.units import spell
 from datastores.contract import BadInput
@@ -82,6 +86,21 @@ def test_every_static_setting_is_the_servers_after_a_start(server: Manager) -> N
     after = settings.part.effective()
     assert {name: after[name] for name in checked} == checked
     settings.switch(settings.write({}))
+
+
+def test_the_images_own_file_lies_below_and_keeps_its_comments(inn: Guests, tmp_path: Path) -> None:
+    packaged = tmp_path / "cassandra.yaml"
+    packaged.write_text(
+        "# The site's.\nconcurrent_counter_writes: 48  # many counters\nauthenticator: AllowAllAuthenticator\n"
+    )
+    node = inn.node("cassandra")
+    node = node.at(installation=replace(node.installation, config=packaged))
+    manager = inn.manager("cassandra", node=node, start=False)
+    manager.settings.ensure()
+    text = (node.places.config / CONFIG).read_text()
+    assert text.startswith("# The site's.\nconcurrent_counter_writes: 48  # many counters\n")
+    written = manager.settings.part.written()
+    assert (written["concurrent_counter_writes"], written["authenticator"]) == ("48", "PasswordAuthenticator")
 
 
 def test_a_bad_unit_never_reaches_the_file(server: Manager) -> None:
