@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from blake3 import blake3
+
 from datastores.contract import Node, NotReady, Secret, ToolFailed
 
 PASSWORD = "management-password"
@@ -65,12 +67,15 @@ def policy(writable: dict[str, tuple[str, ...]]) -> bytes:
 
 
 def address(node: Node) -> str:
-    """Return the guest's own address of this machine: nobody outside reaches it, and no two guests share it."""
-    return address_of(node.server_number)
+    """Return the guest's own address of this machine: nobody outside reaches it, and no two guests share it.
+
+    Two guests of one name may be there in different places: beside the demo, a test.
+    """
+    return address_of(int.from_bytes(blake3(f"{node.server_number} {node.places.root}".encode()).digest(4), "big"))
 
 
 def address_of(number: int) -> str:
-    """Return the address of the guest with this number: one in sixteen million."""
+    """Return one address in sixteen million."""
     return f"127.{1 + number % 254}.{number // 254 % 256}.{1 + number // 65024 % 254}"
 
 
