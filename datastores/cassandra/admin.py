@@ -4,6 +4,7 @@ A new server has one role, with a password that everybody knows.  Where others t
 made by a private server before that, and the first one never comes to be; else it is shut once the server answers.
 """
 
+import contextlib
 import secrets
 import signal
 import time
@@ -83,7 +84,9 @@ class CassandraAdmin(Admin):
             return
 
     def quiesce(self) -> None:
-        """Have everything written to tables, so that nothing is left in the log."""
+        """Remember the tenant's root, and have everything written to tables, so that nothing is left in the log."""
+        with contextlib.suppress(NotReady), session(self.node, timeout=10) as cql:
+            root.remember(self.node, cql)
         jolokia.Management(self.node, timeout=60).call(jolokia.STORAGE, "drain")
 
     def stop_signal(self) -> int:

@@ -372,3 +372,14 @@ def test_root_is_again_what_is_kept_about_it(server: Manager, root: Root) -> Non
         cql.execute("CREATE ROLE root WITH PASSWORD = 'of another guest' AND LOGIN = true")
     server.admin.secure()
     assert root.show() == {"enabled": False}
+
+
+def test_root_s_own_new_password_is_kept(server: Manager, root: Root) -> None:
+    told, changed = root.enable(), Secret("one that root chose")
+    with as_user(server, "root", Secret(str(told["password"]))) as cql:
+        cql.execute("ALTER ROLE root WITH PASSWORD = 'one that root chose'")
+    server.service.stop()
+    server.service.start()
+    server.admin.secure()
+    assert sample(server).login("root", changed)
+    assert not sample(server).login("root", Secret(str(told["password"])))
