@@ -39,7 +39,8 @@ soak: test
 
 bench: venv
 	@prefix=$$($(PYTHON) tools/servers --for bench) && \
-	  exec $(RUN) bench/run.py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
+	  $(RUN) bench/run.py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD) && \
+	  exec $(RUN) bench/medusa.py --prefix "$$prefix" --size $(SIZE) $(if $(JSON),--json '$(JSON:.json=-medusa.json)')
 
 config: venv
 	@.venv/bin/oslo-config-generator --config-file etc/config-generator.conf

@@ -9,7 +9,7 @@ from datastores.cassandra import private
 from datastores.cassandra.client import session
 from datastores.cassandra.jolokia import STORAGE, Management
 from datastores.cassandra.layout import TABLES
-from datastores.cassandra.position import Position, host_id, now
+from datastores.cassandra.position import Position, host_id, now, run
 from datastores.cassandra.restore import Restored, restored
 from datastores.cassandra.schema import Schema
 from datastores.cassandra.snapshot import TAG, Linked, tag
@@ -45,7 +45,7 @@ class CassandraBackup(Backup):
     def snapshot(self, since: Since | None, limits: Limits) -> Iterator[Snapshot]:
         """Have the server link its files; on leaving, also by an error, no link is left.
 
-        What was acknowledged before the ``with`` is entered is in it; a server that dies meanwhile takes nothing away.
+        What was acknowledged before the ``with`` is entered is in it.
         """
         self.sweep()
         try:
@@ -78,6 +78,10 @@ class CassandraBackup(Backup):
             self.node.host.remove(each)
         private.sweep(self.node)
 
+    def _run(self) -> int:
+        with session(self.node) as cql:
+            return run(cql)
+
     def _linked(self, since: Since | None) -> Linked:
         """Have links and a schema that belong together."""
         for _ in range(ATTEMPTS):
@@ -91,6 +95,6 @@ class CassandraBackup(Backup):
                 unchanged = Schema.read(cql) == schema
             if unchanged:
                 data, parent = self.node.places.data / TABLES, since.files if since is not None else None
-                return Linked(data, name, schema, position, private.mark(self.node), parent)
+                return Linked(data, name, schema, position, private.mark(self.node), parent, self._run)
             self.sweep()
         raise Incomplete("the schema changed each time the server linked its files", hint="take it again")

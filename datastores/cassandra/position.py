@@ -85,6 +85,11 @@ def host_id(session: Session) -> str:
     return str(session.execute("SELECT host_id FROM system.local WHERE key = 'local'").one().host_id)
 
 
+def run(session: Session) -> int:
+    """Return which start of the server this is."""
+    return int(session.execute("SELECT gossip_generation FROM system.local WHERE key = 'local'").one()[0])
+
+
 def writes(session: Session) -> int:
     """Return how many writes tenants' tables and the tables of roles took since the server started."""
     told = session.execute("SELECT keyspace_name, count FROM system_views.local_write_latency")

@@ -1,7 +1,7 @@
 """What a backup sends: the links that the server made of its files, and its schema; what the parent has is kept."""
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datastores.cassandra.position import Position
@@ -29,11 +29,19 @@ def tag() -> str:
 
 
 class Linked(Snapshot):
-    """The files of one tag, all there before the first is sent."""
+    """The files of one tag, all there before the first is sent; ``run`` asks which start of the server this is."""
 
     def __init__(
-        self, data: Path, name: str, schema: Schema, position: Position, account: bytes, parent: Sequence[File] | None
+        self,
+        data: Path,
+        name: str,
+        schema: Schema,
+        position: Position,
+        account: bytes,
+        parent: Sequence[File] | None,
+        run: Callable[[], int],
     ) -> None:
+        self._run = run
         self._pieces = tuple(linked(data, name))
         self._position = position
         self._private = {SCHEMA: schema.dump(), MARK: account}
@@ -68,7 +76,9 @@ class Linked(Snapshot):
         return (*private, *(self._listed(each) for each in self._pieces))
 
     def checkpoint(self) -> Checkpoint:
-        """Return where the node stood when the links were made."""
+        """Return where the node stood when the links were made; ``Incomplete`` where its server has ended since."""
+        if self._run() != self._position.run:
+            raise Incomplete("the server was started anew while it was backed up", hint="take it again")
         return Checkpoint(self._position.host_id, self._position.to_json())
 
     def _old(self, piece: Piece) -> File | None:
