@@ -1,15 +1,17 @@
 # Two doors: `make demo` and `make test`.  Everything they need they get by themselves.
 #
-#   make demo  [DATASTORE="mariadb redis"|all] [JSON=FILE]   set-up, then the main job on real servers
+#   make demo  [DATASTORE="NAME NAME"|all] [JSON=FILE]      set-up, then the main job on real servers
+#              NAME: mariadb redis mongodb cassandra; without it the first two
 #   make test  [STEPS="unit live"] [JSON=FILE]               set-up, then everything that is checked
 #   make soak                                                the same suites with ten times the counts
-#   make bench [BENCH=mongodb] [SIZE=1000] [ROUNDS=1] [JSON=FILE]   side by side with other pipelines (SIZE in MB)
+#   make bench [BENCH="run mongodb medusa"] [SIZE=1000] [ROUNDS=1] [JSON=FILE]   side by side with other pipelines
+#              run is MariaDB's, medusa Cassandra's; SIZE in MB; each after the first writes FILE.NAME
 #   make servers | venv | config | table | clean             the pieces
 
 PYTHON ?= /usr/bin/python3
 DATASTORE ?= mariadb redis
 STEPS ?=
-BENCH ?= run
+BENCH ?= run mongodb medusa
 SIZE ?= 1000
 ROUNDS ?= 1
 JSON ?=
@@ -37,9 +39,12 @@ test: venv
 soak: export OSTLER_COUNT = 10
 soak: test
 
-bench: venv
+bench: $(addprefix bench-,$(BENCH))
+
+bench-%: venv
 	@prefix=$$($(PYTHON) tools/servers --for bench) && \
-	  exec $(RUN) bench/$(BENCH).py --prefix "$$prefix" --size $(SIZE) --rounds $(ROUNDS) $(RECORD)
+	  exec $(RUN) bench/$*.py --prefix "$$prefix" --size $(SIZE) $(if $(filter medusa,$*),,--rounds $(ROUNDS)) \
+	    $(if $(JSON),--json '$(JSON)$(if $(filter run,$*),,.$*)')
 
 config: venv
 	@.venv/bin/oslo-config-generator --config-file etc/config-generator.conf

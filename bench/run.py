@@ -138,10 +138,10 @@ def median(rounds: list[Costs]) -> Costs:
     }
 
 
-def tables(show: Show, costs: Costs) -> None:
+def tables(show: Show, costs: Costs, kinds: tuple[str, ...] = KINDS) -> None:
     """Print what each cost, and ours as a share of the others'; keep the ratios for the record."""
     with show.step("ratios", "ours as a share of the others'") as figures:
-        for kind in KINDS:
+        for kind in kinds:
             own = costs[kind]["ostler"]
             show.console.print(f"\n{kind:<18} CPU s   wall s   PSS        stored     ours/its CPU", markup=False)
             for name, cost in costs[kind].items():

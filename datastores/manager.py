@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from datastores.contract import Admin, Backup, Datastore, Node, Service, Unsupported
+from datastores.contract import Admin, Backup, Datastore, Import, Node, Service, Unsupported
 from datastores.settings import LayeredSettings
 
 
@@ -34,6 +34,13 @@ class Manager:
         if self.datastore.backup is None:
             raise Unsupported(f"{self.datastore.name} has no backup")
         return self.datastore.backup(self.node)
+
+    @property
+    def imports(self) -> Import:
+        """Return the part that takes parts of backups in; ``Unsupported`` where the datastore has none."""
+        if self.datastore.imports is None:
+            raise Unsupported(f"{self.datastore.name} has no imports")
+        return self.datastore.imports(self.node)
 
     def with_epoch(self, epoch: int) -> "Manager":
         """Return the same manager for data that has seen ``epoch`` restores."""

@@ -5,7 +5,9 @@ each.  A name (``debian-12``) is a file in ``guestagent/images``; a path is take
 datastore that comes as a package of its own brings its table along: ``images/<name>.toml`` in the
 package its entry point names is read beside ours, without importing it.
 
-Tool names are looked up below the prefix first, then in the system's folders.  In a tool's path ``{site}`` is
+Tool names are looked up below the prefix first, then in the system's folders; with a folder in the name, below
+``usr`` and ``usr/local``.  ``version`` are the words that make the server's program print its version, where that is
+not ``--version``; ``{role}`` in them is a tool's path.  In a tool's path ``{site}`` is
 where Python packages of this interpreter lie, ``{here}`` the package that brings the table.
 """
 
@@ -27,7 +29,9 @@ from guestagent.errors import ImageMismatch, Refused
 
 TEXTS = ("unit", "owner", "group", "config", "data", "log", "socket")
 KEYS = frozenset({"packages", "tools", *TEXTS})
+OPTIONAL = frozenset({"version"})
 FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/local/bin")
+LOCAL = ("usr", "usr/local")
 SYSTEM = Path("/")
 _LONGEST = 128
 
@@ -120,6 +124,7 @@ def installation(image: Image, datastore: str, version: str, prefix: Path | None
         data=Path(text["data"]),
         log=Path(text["log"]),
         socket=Path(text["socket"]),
+        version_words=_strings(facts, "version") if "version" in facts else ("--version",),
         tools={role: each if each is not None else Path(declared[role]) for role, each in tools.items()},
         libraries=_libraries(prefix) if private and prefix is not None else (),
         basedir=prefix / "usr" if private and prefix is not None else Path("/usr"),
@@ -158,7 +163,7 @@ def _read(path: Path, here: Path | None = None) -> dict[str, dict[str, dict[str,
 def _form(where: str, facts: object) -> None:
     if not isinstance(facts, dict):
         raise ImageMismatch(f"{where} is not a table", field="image")
-    for key in sorted(facts.keys() - KEYS):
+    for key in sorted(facts.keys() - KEYS - OPTIONAL):
         raise ImageMismatch(f"{where} has an unknown key {key!r}", field=key)
     for key in sorted(KEYS - facts.keys()):
         raise ImageMismatch(f"{where} lacks the key {key!r}", field=key)
@@ -168,6 +173,7 @@ def _form(where: str, facts: object) -> None:
     if facts["owner"] == "root":
         raise ImageMismatch(f"{where}: owner may not be root", field="owner")
     _strings(facts, "packages", where)
+    _strings({"version": [], **facts}, "version", where)
     if "server" not in _table(facts, "tools", where):
         raise ImageMismatch(f"{where}: tools lacks 'server'", field="tools")
 
@@ -210,7 +216,8 @@ def _found(name: str, prefix: Path | None) -> Path | None:
         below = prefix / name.lstrip("/") if prefix is not None else None
         return next((each for each in (below, Path(name)) if each is not None and each.is_file()), None)
     roots = (prefix, SYSTEM) if prefix is not None else (SYSTEM,)
-    places = (root / folder / name for root in roots for folder in FOLDERS)
+    folders = LOCAL if "/" in name else FOLDERS
+    places = (root / folder / name for root in roots for folder in folders)
     return next((each for each in places if each.is_file()), None)
 
 
@@ -249,7 +256,8 @@ def _tool(role: str, path: Path) -> Check:
 def _version(facts: Installation, host: Host) -> Check:
     server = facts.tools["server"]
     try:
-        done = host.run(Command((str(server), "--version")), as_owner=True, timeout=20)
+        words = [each.format(**facts.tools) for each in facts.version_words]
+        done = host.run(Command((str(server), *words)), as_owner=True, timeout=20)
     except ToolFailed as error:
         return Check("version", False, str(error))
     said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()

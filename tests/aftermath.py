@@ -3,6 +3,7 @@
 ``Aftermath.of`` is taken of a guest that is at rest; two of the same guest compare equal when nothing was left.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from typing import cast
@@ -15,6 +16,8 @@ from tests.cases import node_of, sample_of
 
 ENDED = frozenset({"succeeded", "failed", "interrupted", "cancelled"})
 GENERATIONS = 3
+RANDOM = re.compile(r"\d{12,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""How a server's runtime names the libraries that it unpacks for itself."""
 PASSWORD = "pw-ann-1"
 
 
@@ -37,7 +40,7 @@ class Aftermath:
 
 
 def files_of(agent: LiveAgent) -> frozenset[str]:
-    """Return the names below the guest's state and root; generations of settings without their numbers."""
+    """Return the names below the guest's state and root, without what is counted up or random in them."""
     found = set[str]()
     for folder in (agent.state, agent.root):
         for path in folder.rglob("*"):
@@ -47,7 +50,7 @@ def files_of(agent: LiveAgent) -> frozenset[str]:
             if parts[0] == "config.d":
                 parts = (parts[0], "N", *parts[2:])
             if parts[0] != "log":
-                found.add("/".join((folder.name, *parts)))
+                found.add(RANDOM.sub("N", "/".join((folder.name, *parts))))
     assert len(list((agent.root / "config.d").iterdir())) <= GENERATIONS
     return frozenset(found)
 

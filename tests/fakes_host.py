@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datastores.contract import Backup, Blocks, Checkpoint, Extent, File, Kept, Limits, Since, Whole
+from datastores.contract import Backup, Blocks, Checkpoint, Extent, File, Identity, Kept, Limits, Since, Whole
 
 PIECE = 100_000
 
@@ -137,6 +137,6 @@ class Keeper:
         return 0
 
 
-def restore(backup: Backup, taken: Taken, into: Path) -> None:
+def restore(backup: Backup, taken: Taken, into: Path, identity: Identity = "new") -> None:
     """Give a backup's restore what the archive would."""
-    backup.restore(taken.in_order(), taken.extents(), taken.checkpoint, into)
+    backup.restore(taken.in_order(), taken.extents(), taken.checkpoint, into, identity)

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +27,8 @@ from datastores.contract import (
     Endpoint,
     Extent,
     File,
+    Identity,
+    Import,
     Installation,
     Kept,
     Limits,
@@ -94,6 +96,14 @@ def kill_at(node: Node, move: str) -> None:
         if left == 0:
             countdown.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_extents(node: Node, extents: Iterator[Extent], into: Path) -> None:
+    for path, offset, buffer in extents:
+        target = into / path
+        node.host.folder(target.parent)
+        with target.open("wb" if offset == 0 else "ab") as file:
+            file.write(buffer)
 
 
 def read_config(node: Node) -> dict[str, str]:
@@ -202,7 +212,9 @@ class ShamCodec:
 
 class ShamDatabases(Databases):
     @verb(scope="accounts", changes=True)
-    def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
+    def create(
+        self, name: str, *, charset: str | None = None, collate: str | None = None, replication: str | None = None
+    ) -> None:
         state = read_state(self.node)
         if (self.node.places.root / "run-tool").exists():
             self.node.host.write(self.node.places.temp / "tool-runs", b"")
@@ -313,12 +325,10 @@ class ShamBackup(Backup):
         finally:
             self.sweep()
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
-        for path, offset, buffer in extents:
-            target = into / path
-            self.node.host.folder(target.parent)
-            with target.open("wb" if offset == 0 else "ab") as file:
-                file.write(buffer)
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
+        write_extents(self.node, extents, into)
 
     def confirm(self, checkpoint: Checkpoint) -> None:
         if self.server_id() != checkpoint.server_id or (self.node.places.root / "unconfirmed").exists():
@@ -326,6 +336,32 @@ class ShamBackup(Backup):
 
     def sweep(self) -> None:
         self.node.host.remove(self.node.places.temp / "traces")
+
+
+class ShamImport(Import):
+    """A part is one file beside the state; the server takes it in by two moves, between which there is none."""
+
+    def choose(self, files: Sequence[File], name: str, private: Callable[[str], bytes]) -> Sequence[File]:
+        if "/" in name:
+            raise BadInput("a part is one file", field="only")
+        there = [each.path for each in files if each.path != "state.json"]
+        if name not in there:
+            raise NotFound(f"the backup has no {name}, but {', '.join(there)}", field="only")
+        return [each for each in files if each.path == name]
+
+    def receive(self, files: Sequence[File], extents: Iterator[Extent], into: Path) -> None:
+        write_extents(self.node, extents, into)
+        while (self.node.places.root / "gate").exists():
+            time.sleep(0.01)
+
+    def load(self, files: Sequence[File], checkpoint: Checkpoint, into: Path, name: str) -> None:
+        target = self.node.places.data / name
+        target.unlink(missing_ok=True)
+        kill_at(self.node, "load")
+        if (self.node.places.root / "fail-load").exists():
+            raise ToolFailed("the server does not take it")
+        (into / name).rename(target)
+        kill_at(self.node, "loaded")
 
 
 SHAM = Datastore(
@@ -340,6 +376,7 @@ SHAM = Datastore(
     users=ShamUsers,
     root=ShamRoot,
     backup=ShamBackup,
+    imports=ShamImport,
 )
 
 

@@ -14,7 +14,7 @@ from datastores.contract import Node, Sample
 from datastores.manager import Manager
 from guestagent.declarations import installed, load
 from guestagent.image import installation, prove, read_image
-from guestagent.node import manager_for, node_for
+from guestagent.node import node_for, service_for
 
 IMAGE = "debian-12"
 PREFIX = "OSTLER_TEST_PREFIX"
@@ -72,10 +72,15 @@ class Guests:
         *,
         start: bool = True,
         node: Node | None = None,
+        quick: bool = False,
     ) -> Manager:
-        """Return a manager of a new node; ``start``: initialised, configured, running and secured."""
-        node = node or self.node(datastore, version, guest_id)
-        manager = manager_for(load(datastore), node, self.state(node), "process")
+        """Return a manager of a new node; ``start``: initialised, configured, running and secured.
+
+        ``quick``: on an image whose settings make the server quick and not safe.
+        """
+        node, declared = node or self.node(datastore, version, guest_id), load(datastore)
+        service = service_for(node, declared.admin(node), self.state(node), "process")
+        manager = Manager(declared, node, service, sample_class(datastore).quick if quick else None)
         self.managers.append(manager)
         if start:
             manager.settings.ensure()
@@ -99,10 +104,15 @@ class Guests:
 
 def sample(manager: Manager) -> Sample:
     """Return the sample data of a manager's datastore."""
-    entry = installed()[manager.datastore.name]
-    made = importlib.import_module(f"{entry.module}.sample").SAMPLE(manager.node)
-    assert isinstance(made, Sample)
-    return made
+    return sample_class(manager.datastore.name)(manager.node)
+
+
+def sample_class(datastore: str) -> type[Sample]:
+    """Return the class of a datastore's sample data."""
+    found: object = importlib.import_module(f"{installed()[datastore].module}.sample").SAMPLE
+    assert isinstance(found, type)
+    assert issubclass(found, Sample)
+    return found
 
 
 def having(*parts: str) -> list[str]:

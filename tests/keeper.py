@@ -74,7 +74,7 @@ def bring_back(manager: Manager, held: Held, *, swap: Callable[[Path], None] = l
     node, places = manager.node, manager.node.places
     node.host.remove(places.staging)
     node.host.folder(places.staging)
-    manager.backup.restore(held.files, held.extents(), held.checkpoint, places.staging)
+    manager.backup.restore(held.files, held.extents(), held.checkpoint, places.staging, "new")
     swap(places.staging)
     manager.service.stop()
     node.host.exchange(places.staging, places.data)

@@ -11,6 +11,7 @@ from pathlib import Path
 from demo_show import Show
 from demo_site import Broken, Patience, Site
 from demo_story import tell
+from table import ours
 
 from guestagent import declarations
 
@@ -44,14 +45,14 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("datastores", nargs="*", help="which (default: every installed one)")
+    parser.add_argument("datastores", nargs="*", help="which (default: all of this project's own)")
     parser.add_argument("--prefix", default="", help="what tools/servers printed")
     parser.add_argument("--size", type=int, default=100, help="MB of sample data in the first (%(default)s)")
     parser.add_argument("--others", type=int, default=30, help="MB of sample data in the others (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the record to this file")
     options = parser.parse_args()
     known = list(declarations.installed())
-    options.datastores = options.datastores or known
+    options.datastores = options.datastores or [each.name for each in ours()]
     for name in options.datastores:
         if name not in known:
             parser.error(f"there is no datastore {name!r}; installed: {', '.join(known)}")

@@ -22,7 +22,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 KEPT = Path("/usr/sbin/policy-rc.d.kept-by-ostler")
 LOCK = Path("/run/ostler-servers.lock")
 MARK = "# tools/servers of ostler: nothing is started while packages are installed"
-INSTALL = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
+INSTALL = ["install", "-y", "--no-upgrade", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"]
 
 
 def say(text: str) -> None:
@@ -137,7 +137,9 @@ def unpack(recipe: Recipe, prefix: Path) -> None:
         debs = prefix / "debs" / recipe.name
         shutil.rmtree(debs, ignore_errors=True)
         debs.mkdir(parents=True)
-        run([*apt, "download", *_lacking(apt, recipe)], cwd=debs)
+        lacking = _lacking(apt, recipe)
+        if lacking:
+            run([*apt, "download", *lacking], cwd=debs)
         for deb in sorted(debs.glob("*.deb")):
             run(["dpkg", "-x", str(deb), str(prefix)])
         shutil.rmtree(debs)
@@ -165,7 +167,10 @@ def _private_apt(prefix: Path) -> list[str]:
 
 
 def _lacking(apt: list[str], recipe: Recipe) -> list[str]:
-    """Return the packages that an installation would add to this system, and the recipe's own in any case."""
+    """Return the packages that an installation would add to this system.
+
+    The recipe's own come in any case, since they are the server; those of a server from Maven only run it.
+    """
     plan = run([*apt, "install", "--simulate", "--no-install-recommends", "-y", *recipe.private])
     added = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    return sorted({*added, *recipe.private})
+    return sorted({*added, *(() if recipe.maven else recipe.private)})

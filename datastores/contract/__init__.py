@@ -6,6 +6,7 @@ Everything a datastore promises, and everything it may ask for, is named here:
 * ``verbs``   the mark that makes a method a verb, read by every door;
 * ``host``    the moves one may make on a machine, and the facts about it;
 * ``backup``  extents, inventories, checkpoints and what makes and takes them;
+* ``imports`` a part of a backup into the running server;
 * ``parts``   one small abstract class for each capability;
 * ``declaration``  ``Datastore``: what a database *is*, as pure data.
 """
@@ -17,6 +18,7 @@ from datastores.contract.backup import (
     Checkpoint,
     Extent,
     File,
+    Identity,
     Kept,
     Limits,
     Since,
@@ -49,10 +51,12 @@ from datastores.contract.host import (
     Service,
     Stream,
 )
+from datastores.contract.imports import Import
 from datastores.contract.parts import (
     Admin,
     Codec,
     Databases,
+    Functions,
     Grants,
     Root,
     Rule,
@@ -78,9 +82,12 @@ __all__ = [
     "Endpoint",
     "Extent",
     "File",
+    "Functions",
     "Grants",
     "Hole",
     "Host",
+    "Identity",
+    "Import",
     "Incomplete",
     "Installation",
     "Kept",

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from datastores.contract.host import Node
 from datastores.contract.verbs import JSON
 
 Buffer = bytes | bytearray | memoryview
 Extent = tuple[str, int, Buffer]
+Identity = Literal["same", "new"]
+"""Whose restored data is: ``same``, the server of the backup once more, or ``new``, another one with its data."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,13 @@ class Snapshot(ABC):
 
 
 class Backup(ABC):
-    """Make snapshots of a running server, and data folders of what they held."""
+    """Make snapshots of a running server, and data folders of what they held.
+
+    ``identities``: those between which a restore may choose; where there are none, each restore has but the fitting
+    one: ``same`` where the guest is the backup's own, else ``new``.
+    """
+
+    identities: ClassVar[tuple[Identity, ...]] = ()
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -149,6 +158,7 @@ class Backup(ABC):
         extents: Iterator[Extent],
         checkpoint: Checkpoint,
         into: Path,
+        identity: Identity,
     ) -> None:
         """Fill the empty folder ``into`` with a data folder that the server starts on.
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 from datastores.contract.backup import Backup
 from datastores.contract.errors import BadInput
 from datastores.contract.host import Node, Secret
-from datastores.contract.parts import Admin, Codec, Databases, Grants, Root, Settings, Users
+from datastores.contract.imports import Import
+from datastores.contract.parts import Admin, Codec, Databases, Functions, Grants, Root, Settings, Users
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ class NameRule:
 class Sample(ABC):
     """Data for demonstrations, measurements and every test suite: ``datastores/<name>/sample.py``.
 
-    ``SAMPLE`` in that module is the class; suites ask for it and never name a datastore.
+    ``SAMPLE`` in that module is the class; suites ask for it and never name a datastore.  ``quick`` are settings of an
+    image on which a server is quick and not safe, for suites of thousands of small changes that kill nothing.
     """
+
+    quick: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -117,8 +121,10 @@ class Datastore:
     databases: type[Databases] | None = None
     users: type[Users] | None = None
     grants: type[Grants] | None = None
+    functions: type[Functions] | None = None
     root: type[Root] | None = None
     backup: type[Backup] | None = None
+    imports: type[Import] | None = None
 
     PARTS: ClassVar[tuple[str, ...]] = (
         "admin",
@@ -126,8 +132,10 @@ class Datastore:
         "databases",
         "users",
         "grants",
+        "functions",
         "root",
         "backup",
+        "imports",
     )
 
     def parts(self) -> dict[str, bool]:

@@ -58,7 +58,8 @@ class Installation:
     the packaged paths, ``tools`` program names by role (``server``, ``client``,
     ``backup``, ...) resolved to absolute paths, ``libraries`` the folders for the
     loader where the tools lie below a private prefix, ``basedir`` the folder that
-    holds ``bin``, ``sbin`` and ``share`` (``/usr``, or ``PREFIX/usr``).
+    holds ``bin``, ``sbin`` and ``share`` (``/usr``, or ``PREFIX/usr``), ``version_words``
+    what makes the server's program print its version (a tool's ``{role}`` stands for its path).
     """
 
     datastore: str
@@ -74,6 +75,7 @@ class Installation:
     tools: Mapping[str, Path]
     libraries: tuple[Path, ...] = ()
     basedir: Path = Path("/usr")
+    version_words: tuple[str, ...] = ("--version",)
 
 
 @dataclass(frozen=True)

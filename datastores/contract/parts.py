@@ -123,8 +123,15 @@ class Databases(ABC):
 
     @abstractmethod
     @verb(scope="accounts", changes=True)
-    def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
-        """Create a database; creating what exists is no error."""
+    def create(
+        self, name: str, *, charset: str | None = None, collate: str | None = None, replication: str | None = None
+    ) -> None:
+        """Create a database; creating what exists is no error.  What this datastore has not is ``BadInput``.
+
+        ``charset`` how its text is written, where the datastore has that
+        ``collate`` how its text is sorted, where the datastore has that
+        ``replication`` how many nodes keep each row, as 3, or by data centre as dc1:3,dc2:2
+        """
 
     @abstractmethod
     @verb(scope="accounts", changes=True)
@@ -191,6 +198,32 @@ class Grants(ABC):
     @verb(scope="accounts", changes=True)
     def revoke(self, name: str, *, database: str, host: str = "%") -> None:
         """Take them back; ``NotFound`` where the user or the grant is not there."""
+
+
+class Functions(ABC):
+    """Code of tenants that runs inside the server; only where a server takes any."""
+
+    noun: ClassVar[str] = "function"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    @abstractmethod
+    @verb()
+    def list(self, *, after: str | None = None, limit: int = 1000) -> "list[dict[str, JSON]]":
+        """List functions by database, then name with the types of the arguments, as ``plus(int, int)``.
+
+        ``after`` begin behind this one, as DATABASE.NAME
+        ``limit`` how many at the most
+        """
+
+    @abstractmethod
+    @verb(scope="accounts", changes=True)
+    def delete(self, name: str, *, database: str) -> None:
+        """Delete a function, named as ``list`` prints it; ``NotFound`` where there is none.
+
+        ``database`` the database it belongs to
+        """
 
 
 class Root(ABC):

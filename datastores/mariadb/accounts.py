@@ -30,9 +30,13 @@ PAGE = 10_000
 class MariaDBDatabases(Databases):
     """Databases, their names exactly as they were given."""
 
-    def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
+    def create(
+        self, name: str, *, charset: str | None = None, collate: str | None = None, replication: str | None = None
+    ) -> None:
         """Create a database; an existing one is left as it is."""
         NAMES["database"].check(name, "database")
+        if replication is not None:
+            raise BadInput("a mariadb database has no replication: the whole server has", field="replication")
         with session(self.node) as cursor, told("database"):
             options = _known(cursor, "charset", charset) + _known(cursor, "collate", collate)
             cursor.execute(f"CREATE DATABASE IF NOT EXISTS {identifier(name)}{options}")

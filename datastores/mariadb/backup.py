@@ -20,6 +20,7 @@ from datastores.contract import (
     Command,
     Extent,
     File,
+    Identity,
     Incomplete,
     Limits,
     Mismatch,
@@ -131,7 +132,9 @@ class MariaDBBackup(Backup):
         finally:
             self.node.host.remove(scratch)
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         """Write the files, let the tool apply the redo log, then let a private server close the doors."""
         gtids = Gtids.parse(str(checkpoint.position.get("gtid")))
         written(files, extents, into)

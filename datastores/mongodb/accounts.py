@@ -30,12 +30,14 @@ NAMES = {
 class MongoDatabases(Databases):
     """Databases, their names exactly as they were given; no two that differ in case alone, the server has none."""
 
-    def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
+    def create(
+        self, name: str, *, charset: str | None = None, collate: str | None = None, replication: str | None = None
+    ) -> None:
         """Create a database; an existing one is left as it is."""
         NAMES["database"].check(name, "database")
-        for field, value in (("charset", charset), ("collate", collate)):
+        for field, value in (("charset", charset), ("collate", collate), ("replication", replication)):
             if value is not None:
-                raise BadInput(f"a mongodb database has no {field}: collections have collations", field=field)
+                raise BadInput(f"a mongodb database has no {field} of its own", field=field)
         with agent(self.node) as client, told("database"):
             twin = next((each for each in names(client) if each != name and _folded(each) == _folded(name)), None)
             if twin is not None:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datastores.contract import Backup, Checkpoint, Extent, File, Limits, Mismatch, NotReady, Since, Snapshot
+from datastores.contract import Backup, Checkpoint, Extent, File, Identity, Limits, Mismatch, NotReady, Since, Snapshot
 from datastores.mongodb import oplog, private, standing
 from datastores.mongodb.client import Client, agent
 from datastores.mongodb.fingerprints import KEY_PATH
@@ -37,7 +37,9 @@ class MongoBackup(Backup):
             with contextlib.closing(Reader(client)) as reader:
                 yield self._due(client, reader, server_id, since, limits)
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         """Fill the empty folder ``into`` by a private server on it; the agent's own account is this guest's."""
         Restored(self.node, into, checkpoint).fill(files, extents)
 

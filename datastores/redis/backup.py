@@ -13,6 +13,7 @@ from datastores.contract import (
     Extent,
     File,
     Hole,
+    Identity,
     Limits,
     Mismatch,
     Since,
@@ -67,7 +68,9 @@ class RedisBackup(Backup):
             with borrowed(self.node, connection), contextlib.closing(Feed(self.node)) as feed:
                 yield self._full(identity, connection, feed, since)
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         """Fill the empty folder ``into`` with a data folder that the server starts on.
 
         Only the agent's account (and this guest's root) is in its ACL file; the backup's users wait

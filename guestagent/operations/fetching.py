@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from datastores.contract import JSON, BadInput, Checkpoint, Extent, Mismatch, NoSpace
+from datastores.contract import JSON, BadInput, Checkpoint, Extent, Identity, Mismatch, NoSpace, Unsupported
 from guestagent.operations.backups import archive_of, files_of
 from guestagent.operations.guest import Guest
 from guestagent.operations.marks import Marked, mark, settle
@@ -12,6 +12,27 @@ from objectstore.archive import Manifest
 
 ROOM = 1.1
 MARGIN = 16 << 20
+DISCARD = "--discard-current deletes the current data first"
+
+
+Known = dict[str, JSON]
+"""What of a manifest must be known later, when the store may be away or tell another story."""
+
+
+def known_of(manifest: Manifest, **more: JSON) -> Known:
+    """Return what is to be journalled of a manifest, and whatever else."""
+    return {
+        "backup": manifest.header.backup,
+        "digest": manifest.digest,
+        "server_id": manifest.server_id,
+        "position": dict(manifest.position),
+        **more,
+    }
+
+
+def manifest_of(guest: Guest, known: Known) -> Manifest:
+    """Return the very manifest that is known."""
+    return find(guest, str(known["backup"]), str(known["digest"]))
 
 
 def find(guest: Guest, backup: str, digest: str | None) -> Manifest:
@@ -30,15 +51,20 @@ def find(guest: Guest, backup: str, digest: str | None) -> Manifest:
     return manifest
 
 
-def must_fit(guest: Guest, manifest: Manifest, spare: int = 0) -> None:
-    """Raise ``NoSpace`` where the backup would not fit beside what is there; ``spare`` bytes could be freed first."""
-    need = int(manifest.logical_bytes * ROOM) + MARGIN
+def identity_for(guest: Guest, manifest: Manifest, wanted: Identity | None) -> Identity:
+    """Return whose a restore's data will be; ``Unsupported`` where the datastore leaves no such choice."""
+    fitting: Identity = "same" if manifest.header.guest_id == guest.guest_id else "new"
+    if wanted not in (None, fitting, *guest.manager.backup.identities):
+        raise Unsupported(f"{manifest.header.datastore} gives this data identity {fitting!r} only", field="identity")
+    return wanted or fitting
+
+
+def must_fit(guest: Guest, size: int, *, spare: int = 0, hint: str | None = None) -> None:
+    """Raise ``NoSpace`` where ``size`` bytes would not fit beside what is there; ``spare`` could be freed first."""
+    need = int(size * ROOM) + MARGIN
     have = guest.manager.node.host.space(guest.manager.node.places.root) + spare
     if have < need:
-        raise NoSpace(
-            f"the restore needs {need} bytes and {have} are free",
-            hint="--discard-current deletes the current data first" if not spare else None,
-        )
+        raise NoSpace(f"the restore needs {need} bytes and {have} are free", hint=hint)
 
 
 def fresh_staging(guest: Guest) -> None:
@@ -48,16 +74,17 @@ def fresh_staging(guest: Guest) -> None:
     host.folder(places.staging)
 
 
-def fill(run: Run, manifest: Manifest) -> None:
+def fill(run: Run, manifest: Manifest, identity: Identity) -> None:
     """Fill staging, wiped before, with the backup's data: every byte was verified before it is written."""
     guest = run.guest
     contents = archive_of(guest).contents(manifest)
     fresh_staging(guest)
     guest.manager.backup.restore(
         files_of(contents),
-        _watched(run, contents.extents(), manifest.logical_bytes),
+        watched(run, contents.extents(), manifest.logical_bytes),
         Checkpoint(manifest.server_id, manifest.position),
         guest.manager.node.places.staging,
+        identity,
     )
 
 
@@ -81,7 +108,8 @@ def count_restore(guest: Guest, operation: str) -> dict[str, JSON]:
     return {"restored_by": operation, "restore_epoch": guest.journal.restore_epoch + 1}
 
 
-def _watched(run: Run, extents: Iterator[Extent], total: int) -> Iterator[Extent]:
+def watched(run: Run, extents: Iterator[Extent], total: int) -> Iterator[Extent]:
+    """Yield the extents; tell how far it is, and end where the operation is asked to."""
     done = 0
     for extent in extents:
         run.check()

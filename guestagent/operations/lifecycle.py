@@ -13,6 +13,7 @@ from guestagent.operations.fetching import (
     fill,
     find,
     fresh_staging,
+    identity_for,
     must_fit,
     seal_staging,
 )
@@ -95,7 +96,7 @@ def _guard(run: Run, restore: RestoreRequest | None) -> bool:
     if not empty(data) and (there is None or there.guest_id != guest.guest_id):
         raise Refused(f"{data} holds data that this agent did not make", hint="move it away, or choose another root")
     if restore is not None:
-        must_fit(guest, find(guest, restore.backup, restore.digest))
+        must_fit(guest, find(guest, restore.backup, restore.digest).logical_bytes)
     guest.journal.facts.set("failed", False)
     return False
 
@@ -116,8 +117,8 @@ def _stage(run: Run, restore: RestoreRequest | None) -> dict[str, JSON] | None:
         seal_staging(run, "new")
         return None
     manifest = find(guest, restore.backup, restore.digest)
-    must_fit(guest, manifest)
-    fill(run, manifest)
+    must_fit(guest, manifest.logical_bytes)
+    fill(run, manifest, identity_for(guest, manifest, None))
     seal_staging(run, restore.backup)
     return {"server_id": manifest.server_id, "position": dict(manifest.position)}
 
@@ -134,7 +135,9 @@ def _accounts(run: Run, databases: tuple[DatabaseRequest, ...], users: tuple[Use
     manager = run.guest.manager
     for number, database in enumerate(databases):
         run.check()
-        _databases(manager.part("databases")).create(database.name, charset=database.charset, collate=database.collate)
+        _databases(manager.part("databases")).create(
+            database.name, charset=database.charset, collate=database.collate, replication=database.replication
+        )
         run.progress(number + 1, len(databases) + len(users), "objects")
     for number, user in enumerate(users):
         run.check()

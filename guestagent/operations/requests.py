@@ -14,6 +14,7 @@ class DatabaseRequest:
     name: str
     charset: str | None = None
     collate: str | None = None
+    replication: str | None = None
 
 
 @dataclass(frozen=True)

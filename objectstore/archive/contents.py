@@ -1,7 +1,7 @@
 """What a backup holds: its inventory, and its files' bytes, every one of them verified."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -52,13 +52,13 @@ class Contents:
                 return b"".join(bytes(data) for _, _, data in self._extents([entry]))
         raise Missing(f"backup {self.manifest.header.backup} has no file {path!r:.120}")
 
-    def extents(self) -> Iterator[Extent]:
+    def extents(self, paths: Collection[str] | None = None) -> Iterator[Extent]:
         """Yield each file once, in the order of ``files``, its offsets ascending; an empty one as one empty extent.
 
-        A buffer is good until the next one is asked for.  Raise ``Corrupt`` before anything that
-        is not what was stored.
+        ``paths``: the files that are wanted; None: all.  A buffer is good until the next one is asked for.  Raise
+        ``Corrupt`` before anything that is not what was stored.
         """
-        return self._extents(self.files)
+        return self._extents(each for each in self.files if paths is None or each.path in paths)
 
     def _extents(self, entries: Iterable[Entry]) -> Iterator[Extent]:
         windows = _windows(self._wants(entries))

@@ -13,6 +13,7 @@ from tests.guests import Guests, having, sample
 
 WORD = Secret("kept in the backup")
 SIZE = 3_000_000
+EPOCHS = itertools.count(1)
 
 
 @pytest.fixture(scope="module", params=having("backup"))
@@ -28,21 +29,32 @@ def full(served: Manager) -> Taken:
     return Keeper().take(served.backup)
 
 
-def brought_back(inn: Guests, taken: Taken, like: Manager) -> Manager:
-    """Restore into a guest that has had data of its own, by the exchange of folders."""
-    manager = inn.manager(like.datastore.name)
+@pytest.fixture(scope="module")
+def other(served: Manager, inn: Guests) -> Manager:
+    """A guest with data of its own, in whose place others' are put."""
+    manager = inn.manager(served.datastore.name)
     sample(manager).fill(50_000)
-    manager.service.stop()
-    places, host = manager.node.places, manager.node.host
+    return manager
+
+
+def brought_back(other: Manager, taken: Taken) -> Manager:
+    """Restore into a guest that has had other data, by the exchange of folders."""
+    places, host = other.node.places, other.node.host
+    other.service.stop()
     host.folder(places.staging)
-    restore(manager.backup, taken, places.staging)
+    restore(other.backup, taken, places.staging)
     host.exchange(places.staging, places.data)
-    manager = manager.with_epoch(1)
+    manager = other.with_epoch(next(EPOCHS))
     manager.service.start()
     manager.admin.secure()
     manager.backup.confirm(taken.checkpoint)
     host.remove(places.staging)
     return manager
+
+
+def test_another_servers_backup_cannot_be_the_parent(served: Manager, other: Manager) -> None:
+    """Before anything was restored there."""
+    assert other.backup.server_id() != served.backup.server_id()
 
 
 def test_a_full_backup_is_whole(served: Manager, full: Taken) -> None:
@@ -54,12 +66,12 @@ def test_a_full_backup_is_whole(served: Manager, full: Taken) -> None:
     served.backup.confirm(full.checkpoint)
 
 
-def test_a_restored_guest_has_the_same_data_users_and_position(served: Manager, inn: Guests) -> None:
+def test_a_restored_guest_has_the_same_data_users_and_position(served: Manager, other: Manager) -> None:
     accounts = served.part("users")
     assert isinstance(accounts, Users)
     accounts.create("kept", WORD)
     taken = Keeper().take(served.backup)
-    back = brought_back(inn, taken, served)
+    back = brought_back(other, taken)
     assert sample(back).digest() == sample(served).digest()
     assert sample(back).login("kept", WORD)
     back.admin.probe()
@@ -75,7 +87,7 @@ def test_a_backup_knows_what_it_was_taken_before(served: Manager, full: Taken) -
         served.backup.confirm(full.checkpoint)
 
 
-def test_increments_send_less_and_restore_the_same(served: Manager, inn: Guests) -> None:
+def test_increments_send_less_and_restore_the_same(served: Manager, other: Manager) -> None:
     sample(served).settle()
     taken = Keeper().take(served.backup)
     for seed in (1, 2):
@@ -85,14 +97,14 @@ def test_increments_send_less_and_restore_the_same(served: Manager, inn: Guests)
         assert taken.kind == "incremental"
         assert 0 < taken.new_bytes < parent.size * 0.6
     digest = sample(served).digest()
-    back = brought_back(inn, taken, served)
+    back = brought_back(other, taken)
     assert sample(back).digest() == digest
     again = Keeper().take(back.backup)
     assert again.kind == "full"
     back.service.stop()
 
 
-def test_a_backup_taken_while_others_write_is_of_one_moment(served: Manager, inn: Guests) -> None:
+def test_a_backup_taken_while_others_write_is_of_one_moment(served: Manager, other: Manager) -> None:
     over, changed = threading.Event(), []
 
     def write() -> None:
@@ -114,7 +126,7 @@ def test_a_backup_taken_while_others_write_is_of_one_moment(served: Manager, inn
         finally:
             over.set()
         writing.result()
-    back = brought_back(inn, taken, served)
+    back = brought_back(other, taken)
     assert sample(back).digest().keys() == sample(served).digest().keys()
     back.admin.probe()
     back.service.stop()
@@ -146,12 +158,6 @@ def test_sweep_may_be_repeated_and_hurts_nobody(served: Manager) -> None:
     assert sample(served).digest() == digest
     served.admin.probe()
     assert list(served.node.places.temp.iterdir()) == []
-
-
-def test_another_servers_backup_cannot_be_the_parent(served: Manager, inn: Guests) -> None:
-    other = inn.manager(served.datastore.name)
-    assert other.backup.server_id() != served.backup.server_id()
-    other.service.stop()
 
 
 def test_limits_do_not_change_what_is_sent(served: Manager) -> None:

@@ -190,6 +190,32 @@ def test_a_restore_that_goes_back_is_killed_on_its_way(later: Lives, move: str, 
     assert (told["status"]["status"], told["epoch"]) == ("HEALTHY", 0)
 
 
+@pytest.mark.parametrize("point", [each for each in points("restore") if each.split(":")[0] not in ("swap", "start")])
+def test_restore_of_a_part(later: Lives, point: str) -> None:
+    taken_in_after(later, f"restore:{point}")
+
+
+@pytest.mark.parametrize("move", ["load", "loaded"])
+def test_a_restore_of_a_part_is_killed_while_the_server_takes_it_in(later: Lives, move: str) -> None:
+    """At ``loaded`` the server has the files, which are not in staging any more."""
+    (later.node.places.root / f"kill-at-{move}").write_text("1")
+    taken_in_after(later, "-")
+
+
+def taken_in_after(later: Lives, kill: str) -> None:
+    wanted = {**later.content(), "another": b"today's"}
+    (later.data / "another").write_bytes(b"today's")
+    (later.data / "table").write_bytes(b"today's")
+    later.live("backup.restore", kill, backup=str(uuid.UUID(int=1)), only="table")
+    told = later.live()
+    operation = told["operations"][-1]
+    assert operation["state"] == "succeeded", operation["error"]
+    assert operation["result"]["only"] == "table"
+    assert later.content() == wanted
+    assert (told["status"]["status"], told["epoch"]) == ("HEALTHY", 0)
+    later.clean()
+
+
 @pytest.mark.parametrize("point", points("settings"))
 def test_settings(later: Lives, point: str) -> None:
     later.live("settings.set", f"settings:{point}", values={"color": "green", "size": "7"})

@@ -155,7 +155,7 @@ class Watching(Backup):
             watched.kind = made.kind
             yield watched
 
-    def restore(self, files: object, extents: object, checkpoint: object, into: object) -> None:
+    def restore(self, files: object, extents: object, checkpoint: object, into: object, identity: object) -> None:
         raise AssertionError("only snapshots are watched")
 
     def confirm(self, checkpoint: Checkpoint) -> None:

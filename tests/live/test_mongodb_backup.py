@@ -405,7 +405,7 @@ def test_a_private_server_that_dies_fails_clean_and_leaves_nothing(
             yield each
 
     with pytest.raises(DatastoreError):
-        manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging)
+        manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging, "new")
     manager.backup.sweep()
     assert not list(places.temp.iterdir())
     assert not list(places.run.glob("private*"))
@@ -439,7 +439,7 @@ def test_nobody_else_can_reach_the_private_server(served: Manager, inn: Guests, 
             seen.append((mode, [each for each in server.net_connections("inet") if each.status == "LISTEN"]))
             yield each
 
-    manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging)
+    manager.backup.restore(taken.in_order(), extents(), taken.checkpoint, places.staging, "new")
     assert seen
     assert all(each == (0o700, []) for each in seen)
     host.remove(places.staging)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_our_image_is_well_formed_and_has_the_same_keys_everywhere() -> None:
     image = read_image("debian-12")
     for versions in image.tables.values():
         for table in versions.values():
-            assert table.keys() == room.KEYS
+            assert room.KEYS <= table.keys() <= room.KEYS | room.OPTIONAL
 
 
 def test_packages_are_listed_once() -> None:
@@ -76,6 +77,7 @@ def test_packages_are_listed_once() -> None:
         ('owner = "nobody"', 'owner = "root"', "owner"),
         ("packages = [", "packages = [7, ", "packages"),
         ('packages = ["thing-server", "thing-tools"]\n', "", "packages"),
+        ('unit = "thing.service"\n', 'unit = "thing.service"\nversion = "-v"\n', "version"),
         ('{server = "thingd", ', "{", "tools"),
         ('{server = "thingd"', "{server = 7", "tools"),
         ('socket = "', 'colour = "red"\nsocket = "', "colour"),
@@ -125,6 +127,26 @@ def test_tools_below_the_prefix_come_first(folder: Path) -> None:
     assert folder / "usr" / "lib" in found.libraries
     plain = installation(Image("x", read_image(written(folder)).tables), "thing", "1.2")
     assert (plain.basedir, plain.libraries) == (Path("/usr"), ())
+
+
+def test_a_tool_with_a_folder_is_found_in_either_tree(folder: Path) -> None:
+    program(folder, "thingd 1.2.3")
+    jar = folder / "usr" / "local" / "share" / "thing" / "thing.jar"
+    jar.parent.mkdir(parents=True)
+    jar.touch(mode=0o755)
+    text = TABLE.replace('client = "cat"', 'library = "share/thing/thing.jar"')
+    assert installation(read_image(written(folder, text)), "thing", "1.2", folder).tools["library"] == jar
+
+
+def test_a_program_is_asked_for_its_version_in_its_own_words(folder: Path) -> None:
+    server = program(folder, "")
+    server.write_text('#!/bin/sh\n[ "$*" = "-cp /usr/bin/* /usr/bin/cat Version" ] && echo 1.2.3\n')
+    text = TABLE.replace("tools =", 'version = ["-cp", "{client.parent}/*", "{client}", "Version"]\ntools =')
+    found = installation(read_image(written(folder, text)), "thing", "1.2", folder)
+    host = LocalHost("nobody", "nogroup", temp=folder, within=[])
+    prove(found, host)
+    with pytest.raises(ImageMismatch, match="status 1"):
+        prove(replace(found, version_words=("-v",)), host)
 
 
 def test_an_absolute_tool_is_found_below_the_prefix_too(folder: Path) -> None:

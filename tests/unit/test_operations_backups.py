@@ -5,57 +5,20 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datastores.contract import JSON
-from guestagent.declarations import verbs
-from guestagent.errors import Busy
-from guestagent.operations.engine import Operations, Request
-from guestagent.operations.guest import Guest
+from datastores.contract import JSON, Unsupported
+from guestagent.errors import Busy, Refused
 from guestagent.operations.marks import size_of
 from objectstore.archive import Archive, Header, extract
-from tests.fakes_ops import read_state, sham_archive, sham_guest, up
-
-
-class Site:
-    """One guest with its engine and the archive it shares."""
-
-    def __init__(self, folder: Path, guest_id: str, archive: Archive) -> None:
-        folder.mkdir()
-        self.guest: Guest = sham_guest(folder, guest_id, archive)
-        self.engine = Operations(self.guest, verbs())
-        self.places = self.guest.manager.node.places
-
-    def order(self, verb: str, **args: JSON) -> Any:
-        return self.engine.accept(Request(str(uuid.uuid4()), verb, args))
-
-    def ended(self, operation: Any, timeout: float = 30.0) -> Any:
-        assert self.engine.wait(operation["id"], timeout), "it does not end"
-        return self.engine.read("operation.show", {"id": operation["id"]})
-
-    def do(self, verb: str, **args: JSON) -> Any:
-        return self.ended(self.order(verb, **args))
-
-    def backup(self, **args: JSON) -> Any:
-        ended = self.do("backup.create", **args)
-        assert ended["state"] == "succeeded", ended["error"]
-        return ended["result"]
-
-    def put(self, name: str, content: bytes) -> None:
-        (self.places.data / name).write_bytes(content)
-
-    def content(self) -> dict[str, bytes]:
-        found = sorted(each for each in self.places.data.rglob("*") if each.is_file() and each.name != ".ostler")
-        return {str(each.relative_to(self.places.data)): each.read_bytes() for each in found}
-
-    def status(self) -> str:
-        found: Any = self.engine.read("agent.status", {})
-        return str(found["status"])
+from objectstore.store import BadRequest
+from tests.fakes_ops import read_state, sham_archive, up
+from tests.fakes_site import Site, until
 
 
 @pytest.fixture
@@ -76,13 +39,6 @@ def other(tmp_path: Path, archive: Archive) -> Iterator[Site]:
     site = Site(tmp_path / "g2", "g2", archive)
     yield site
     site.guest.journal.close()
-
-
-def until(held: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not held():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.005)
 
 
 def test_a_backup_is_told_and_restores(one: Site, tmp_path: Path) -> None:
@@ -255,12 +211,27 @@ def refused_untouched_since(site: Site, kind: str, **args: JSON) -> Any:
 def test_what_cannot_be_restored_is_refused_before_a_byte(one: Site) -> None:
     made = one.backup()
     refused_untouched(one, "Missing", backup=str(uuid.uuid4()))
-    refused_untouched(one, "Refused", backup="../../etc")
     refused_untouched(one, "Corrupt", backup=made["id"], digest="0" * 64)
-    refused_untouched(one, "BadRequest", backup=made["id"], digest="nonsense")
-    refused_untouched(one, "Unsupported", backup=made["id"], only="shop")
-    refused_untouched(one, "Unsupported", backup=made["id"], until="2026-01-01T00:00:00Z")
     refused_untouched(one, "Unsupported", backup=made["id"], identity="new")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "changes"),
+    [
+        (Refused, "backup", {"backup": "../../etc"}),
+        (BadRequest, "digest", {"digest": "nonsense"}),
+        (Unsupported, "until", {"until": "2026-01-01T00:00:00Z"}),
+    ],
+)
+def test_a_restore_that_can_never_be_is_no_operation(
+    one: Site, kind: type[Refused | BadRequest | Unsupported], field: str, changes: dict[str, JSON]
+) -> None:
+    backup = one.backup()["id"]
+    before = one.guest.journal.ledger.all()
+    with pytest.raises(kind) as refused:
+        one.do("backup.restore", **{"backup": backup, **changes})
+    assert refused.value.field == field
+    assert one.guest.journal.ledger.all() == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from datastores.contract import Datastore, NameRule
 from ostler_toy.accounts import ToyDatabases, ToyGrants, ToyRoot, ToyUsers
 from ostler_toy.admin import ToyAdmin
 from ostler_toy.backup import ToyBackup
+from ostler_toy.imports import ToyImport
 from ostler_toy.settings import KeyValueLines, ToySettings
 
 DATASTORE = Datastore(
@@ -25,4 +26,5 @@ DATASTORE = Datastore(
     grants=ToyGrants,
     root=ToyRoot,
     backup=ToyBackup,
+    imports=ToyImport,
 )

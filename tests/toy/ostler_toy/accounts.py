@@ -21,10 +21,13 @@ def page(names: "list[str]", after: str | None, limit: int) -> "list[str]":
 class ToyDatabases(Databases):
     """One table each."""
 
-    def create(self, name: str, *, charset: str | None = None, collate: str | None = None) -> None:
+    def create(
+        self, name: str, *, charset: str | None = None, collate: str | None = None, replication: str | None = None
+    ) -> None:
         """Create a database; creating what exists is no error."""
-        if charset or collate:
-            raise BadInput("a toy database has no character set", field="charset" if charset else "collate")
+        for field, value in (("charset", charset), ("collate", collate), ("replication", replication)):
+            if value is not None:
+                raise BadInput(f"a toy database has no {field}", field=field)
         checked("database", name)
         with connection(self.node) as ask:
             ask("create", name=name)

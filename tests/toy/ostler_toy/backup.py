@@ -13,6 +13,7 @@ from datastores.contract import (
     Checkpoint,
     Extent,
     File,
+    Identity,
     Incomplete,
     Kept,
     Limits,
@@ -97,18 +98,11 @@ class ToyBackup(Backup):
                 raise Mismatch("the parent is another server's")
             yield ToySnapshot(self.node, since, ask, state)
 
-    def restore(self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path) -> None:
+    def restore(
+        self, files: Sequence[File], extents: Iterator[Extent], checkpoint: Checkpoint, into: Path, identity: Identity
+    ) -> None:
         """Write the files back."""
-        private = {each.path for each in files if each.private}
-        modes = {each.path: each.mode for each in files}
-        for path, offset, buffer in extents:
-            if path in private:
-                continue
-            number = os.open(into / path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, modes[path])
-            with os.fdopen(number, "r+b", buffering=0) as file:
-                file.seek(offset)
-                file.write(buffer)
-        self.node.host.own(into)
+        write(self.node, files, extents, into)
 
     def confirm(self, checkpoint: Checkpoint) -> None:
         """Raise ``Mismatch`` unless the server stands where the backup did."""
@@ -119,6 +113,20 @@ class ToyBackup(Backup):
 
     def sweep(self) -> None:
         """Nothing is ever left: the hold ends with its connection."""
+
+
+def write(node: Node, files: Sequence[File], extents: Iterator[Extent], into: Path) -> None:
+    """Write what is not private below ``into``, for the server's account."""
+    private = {each.path for each in files if each.private}
+    modes = {each.path: each.mode for each in files}
+    for path, offset, buffer in extents:
+        if path in private:
+            continue
+        number = os.open(into / path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, modes[path])
+        with os.fdopen(number, "r+b", buffering=0) as file:
+            file.seek(offset)
+            file.write(buffer)
+    node.host.own(into)
 
 
 def _pieces(path: Path) -> Iterator[Extent]:

@@ -1,0 +1,137 @@
+"""A keyspace or a table of a backup into the running server: its schema made as it was, its SSTables imported."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from datastores.cassandra.client import Session, session, told
+from datastores.cassandra.dialect import identifier
+from datastores.cassandra.jolokia import Management
+from datastores.cassandra.restore import runs, write
+from datastores.cassandra.root import admit
+from datastores.cassandra.schema import KEYSPACE, SCHEMA, TABLE, VIEW, Made, Schema, Table, statements, tenants
+from datastores.contract import BadInput, Checkpoint, Extent, File, Import, Mismatch, Node, NotFound, ToolFailed
+
+LONG = 24 * 3600.0
+IMPORT = f"importNewSSTables(java.util.Set{7 * ',boolean'})"
+_NAME = re.compile(r"([A-Za-z0-9_]{1,48})(?:\.([A-Za-z0-9_]{1,222}))?")
+_ID = re.compile(r"WITH ID = [0-9a-f-]{36}")
+
+
+class CassandraImport(Import):
+    """Tables that stand as they did are emptied, others are made anew; indexes and views come with their table."""
+
+    def choose(self, files: Sequence[File], name: str, private: Callable[[str], bytes]) -> Sequence[File]:
+        """Return the schema and the SSTables of ``keyspace`` or ``keyspace.table``, those of its views too."""
+        chosen = {each.folder for each in _chosen(Schema.load(private(SCHEMA)), name)}
+        return [each for each in files if each.path == SCHEMA or each.path.rpartition("/")[0] in chosen]
+
+    def receive(self, files: Sequence[File], extents: Iterator[Extent], into: Path) -> None:
+        """Write the chosen files below the empty folder ``into``; nothing of the server changes."""
+        for file, pieces in runs(files, extents):
+            if file.private:
+                self.node.host.write(into / file.path, b"".join(bytes(each) for each in pieces))
+            else:
+                write(into, file, pieces)
+        self.node.host.own(into)
+
+    def load(self, files: Sequence[File], checkpoint: Checkpoint, into: Path, name: str) -> None:
+        """Make the part as it was in the backup; rights on a table that had to be made anew must be given again."""
+        schema = Schema.load((into / SCHEMA).read_bytes())
+        tables = _chosen(schema, name)
+        with session(self.node, timeout=LONG) as cql, told():
+            _Part(cql, schema, name.partition(".")[0], tables).make(whole="." not in name)
+        for each in tables:
+            if (into / each.folder).is_dir():
+                _take_in(self.node, each, into / each.folder)
+
+
+class _Part:
+    """What stands on the server, on its way to what the backup has."""
+
+    def __init__(self, cql: Session, wanted: Schema, keyspace: str, tables: Sequence[Table]) -> None:
+        self._cql = cql
+        self._wanted = wanted
+        self._there = Schema.read(cql)
+        self._keyspace = keyspace
+        self._tables = [each for each in tables if not each.base]
+
+    def make(self, *, whole: bool) -> None:
+        """Have the tables, empty, and what they need; where the keyspace is meant ``whole``, nothing else in it."""
+        old = {each.name: each for each in self._there.tables if each.keyspace == self._keyspace and not each.base}
+        new = {each.name: each for each in self._tables}
+        for name, table in old.items():
+            if (name in new and not self._same(table, new[name])) or (name not in new and whole):
+                self._drop(table)
+        self._needs(whole)
+        for name, table in new.items():
+            if name in old and self._same(old[name], table):
+                self._cql.execute(f"TRUNCATE TABLE {identifier(self._keyspace)}.{identifier(name)}")
+            else:
+                self._run(self._wanted.table(table))
+
+    def _same(self, old: Table, new: Table) -> bool:
+        made = self._there.table(old), self._wanted.table(new)
+        one, other = (sorted(_ID.sub("", each.statement, count=1) for each in some) for some in made)
+        return one == other
+
+    def _drop(self, table: Table) -> None:
+        for each in reversed(self._there.table(table)):
+            if each.kind in (VIEW, TABLE):
+                kind = "MATERIALIZED VIEW" if each.kind == VIEW else "TABLE"
+                self._cql.execute(f"DROP {kind} IF EXISTS {identifier(self._keyspace)}.{identifier(each.plain)}")
+
+    def _needs(self, whole: bool) -> None:
+        """Have the keyspace and its types, and where it is meant whole functions, too."""
+        kinds = ("type", "function", "aggregate") if whole else ("type",)
+        stand = {(each.kind, each.name): each.statement for each in self._there.of(self._keyspace, *kinds)}
+        if not self._there.of(self._keyspace, KEYSPACE):
+            self._run(self._wanted.of(self._keyspace, KEYSPACE))
+            admit(self._cql, [self._keyspace])
+        for each in reversed(self._there.of(self._keyspace, *kinds)) if whole else ():
+            if each.name not in {made.name for made in self._wanted.of(self._keyspace, each.kind)}:
+                self._cql.execute(f"DROP {each.kind} IF EXISTS {identifier(each.keyspace)}.{each.name}")
+        missing = list[Made]()
+        for each in (each for kind in kinds for each in self._wanted.of(self._keyspace, kind)):
+            if stand.get((each.kind, each.name), each.statement) != each.statement:
+                raise Mismatch(f"the {each.kind} {each.keyspace}.{each.name} is not the backup's: drop it first")
+            if (each.kind, each.name) not in stand:
+                missing.append(each)
+        self._run(missing)
+
+    def _run(self, made: Sequence[Made]) -> None:
+        for each in made:
+            for statement in statements(each.statement):
+                self._cql.execute(statement)
+
+
+def _chosen(schema: Schema, name: str) -> list[Table]:
+    """Return the tables that ``keyspace`` or ``keyspace.table`` means, each before views on it."""
+    found = _NAME.fullmatch(name)
+    if found is None or not tenants(found[1]):
+        raise BadInput(f"{name[:120]!r} is not a tenant's keyspace, or keyspace.table", field="only")
+    keyspace, table = found[1], found[2]
+    there = [each for each in schema.tables if each.keyspace == keyspace]
+    chosen = [each for each in there if table in (None, each.base or each.name)]
+    if not chosen and (table or not schema.of(keyspace, KEYSPACE)):
+        names = sorted({each.keyspace for each in schema.made})
+        has = f"{keyspace} has {', '.join(each.name for each in there[:20])}" if there else f"it has {', '.join(names)}"
+        raise NotFound(f"the backup has no {name}: {has}", field="only")
+    return sorted(chosen, key=lambda each: bool(each.base))
+
+
+def _take_in(node: Node, table: Table, folder: Path) -> None:
+    """Have the server move SSTables into a table; it answers with the folders it did not take."""
+    bean = f"org.apache.cassandra.db:type=Tables,keyspace={table.keyspace},table={table.name}"
+    options = {
+        "resetLevel": True,
+        "clearRepaired": True,
+        # Each byte was verified when it was written there.
+        "verifySSTables": False,
+        "verifyTokens": True,
+        "invalidateCaches": True,
+        "extendedVerify": False,
+        "copyData": False,
+    }
+    if Management(node, timeout=LONG).call(bean, IMPORT, [str(folder)], *options.values()):
+        raise ToolFailed(f"the server did not take in the files of {table.keyspace}.{table.name}")

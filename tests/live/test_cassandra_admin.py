@@ -1,0 +1,184 @@
+"""Who gets into a Cassandra server, by which doors, and what the agent's own door costs."""
+
+import base64
+import http.client
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from datastores.cassandra import jolokia
+from datastores.cassandra.admin import FIRST, INSECURE, OPEN
+from datastores.cassandra.client import ACCOUNT, Shut, login, session
+from datastores.cassandra.jolokia import Management
+from datastores.contract import Mismatch, NotReady, ToolFailed
+from datastores.manager import Manager
+from datastores.settings import LayeredSettings
+from tests.guests import Guests
+
+LIMIT = 0.005
+"""Seconds of processor time that one call of the management may cost, ours and the server's."""
+
+
+@pytest.fixture(scope="module")
+def server(inn: Guests) -> Manager:
+    return inn.manager("cassandra")
+
+
+@pytest.fixture
+def management(server: Manager) -> Management:
+    return Management(server.node)
+
+
+def roles(server: Manager) -> set[str]:
+    with session(server.node) as cql:
+        return {each.role for each in cql.execute("SELECT role FROM system_auth.roles")}
+
+
+def asked(server: Manager, method: str, path: str, body: object = None, password: str | None = None) -> tuple[int, str]:
+    """Ask the management by hand; return its status and what it says."""
+    headers = {"Content-Type": "application/json"}
+    if password is not None:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{jolokia.USER}:{password}".encode()).decode()
+    connection = http.client.HTTPConnection(jolokia.address(server.node), jolokia.PORT, timeout=10)
+    try:
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def password_of(server: Manager) -> str:
+    kept = server.node.secrets.load(jolokia.PASSWORD)
+    assert kept is not None
+    return kept.reveal()
+
+
+def test_the_first_role_is_shut_at_once_although_the_server_remembers_it(server: Manager) -> None:
+    with session(server.node) as cql:
+        cql.execute("ALTER ROLE cassandra WITH PASSWORD = 'cassandra' AND SUPERUSER = true AND LOGIN = true")
+        jolokia.forget_roles(server.node)
+    with login(server.node, FIRST, OPEN) as cql:
+        assert cql.execute("SELECT role FROM system_auth.roles").one() is not None
+    server.admin.secure()
+    with pytest.raises(Shut), login(server.node, FIRST, OPEN):
+        pass
+    assert roles(server) == {ACCOUNT, FIRST}
+
+
+def test_a_server_that_others_reach_never_has_the_first_role(inn: Guests) -> None:
+    node = inn.node("cassandra")
+    # An address of this machine, written so that nobody can tell.
+    node = node.at(endpoint=replace(node.endpoint, host="::ffff:127.0.0.1"))
+    manager = inn.manager("cassandra", node=node, start=False)
+    manager.settings.ensure()
+    manager.admin.initialise()
+    manager.service.start(timeout=120)
+    with pytest.raises(Shut), login(node, FIRST, OPEN):
+        pass
+    assert roles(manager) == {ACCOUNT}
+    manager.admin.secure()
+    manager.admin.probe()
+    assert roles(manager) == {ACCOUNT}
+    manager.service.stop()
+
+
+def test_what_listens_is_the_endpoint_the_ring_and_the_management(server: Manager) -> None:
+    process = psutil.Process(server.service.pid())
+    found = {each.laddr for each in process.net_connections() if each.status == psutil.CONN_LISTEN}
+    own = jolokia.address(server.node)
+    plain = {(each.ip.removeprefix("::ffff:"), each.port) for each in found}
+    assert plain == {("127.0.0.1", server.node.endpoint.port), (own, 7000), (own, jolokia.PORT)}
+
+
+def test_no_password_is_in_an_argument_or_the_environment(server: Manager) -> None:
+    folder = Path("/proc") / str(server.service.pid())
+    shown = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+    for name in (jolokia.PASSWORD, "agent-password"):
+        kept = server.node.secrets.load(name)
+        assert kept is not None
+        assert kept.reveal().encode() not in shown
+    path = server.node.places.data / jolokia.FILE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.owner() == server.node.installation.owner
+
+
+@pytest.mark.parametrize("password", [None, "", "no"])
+def test_the_management_wants_its_password(server: Manager, password: str | None) -> None:
+    body = {"type": "read", "mbean": jolokia.STORAGE, "attribute": "OperationMode"}
+    assert asked(server, "POST", "/jolokia/", body, password)[0] == 401
+    status, text = asked(server, "POST", "/jolokia/", body, password_of(server))
+    assert (status, json.loads(text)["value"]) == (200, "NORMAL")
+
+
+def test_the_management_answers_nothing_that_is_not_listed(server: Manager) -> None:
+    refused: list[dict[str, object]] = [
+        {"type": "exec", "mbean": jolokia.STORAGE, "operation": "stopDaemon"},
+        {"type": "exec", "mbean": jolokia.STORAGE, "operation": "takeSnapshot", "arguments": ["a", "b", "c"]},
+        {"type": "exec", "mbean": "com.sun.management:type=DiagnosticCommand", "operation": "help", "arguments": [""]},
+        {"type": "exec", "mbean": "java.lang:type=Memory", "operation": "gc"},
+        {"type": "write", "mbean": jolokia.STORAGE, "attribute": "IncrementalBackupsEnabled", "value": True},
+        {"type": "write", "mbean": "java.lang:type=Memory", "attribute": "Verbose", "value": True},
+        {"type": "list"},
+        {"type": "search", "mbean": "*:*"},
+    ]
+    for each in refused:
+        status, text = asked(server, "POST", "/jolokia/", each, password_of(server))
+        assert status != 200 or json.loads(text)["status"] in (403, 404), each
+    path = f"/jolokia/read/{jolokia.STORAGE}/OperationMode"
+    status, text = asked(server, "GET", path, password=password_of(server))
+    assert status != 200 or json.loads(text)["status"] == 403
+
+
+def test_what_the_server_refuses_is_said_in_one_line(server: Manager, management: Management) -> None:
+    with pytest.raises(ToolFailed, match="stopDaemon") as caught:
+        management.call(jolokia.STORAGE, "stopDaemon")
+    assert "\n" not in str(caught.value)
+    assert management.read(jolokia.STORAGE, "OperationMode") == "NORMAL"
+
+
+def test_a_call_costs_next_to_nothing(server: Manager, management: Management) -> None:
+    def spent() -> float:
+        ours, theirs = os.times(), psutil.Process(server.service.pid()).cpu_times()
+        return ours.user + ours.system + theirs.user + theirs.system
+
+    for _ in range(50):
+        management.read(jolokia.STORAGE, "OperationMode")
+    count, before = 300, spent()
+    for _ in range(count):
+        management.read(jolokia.STORAGE, "OperationMode")
+    assert (spent() - before) / count < LIMIT
+
+
+@pytest.fixture
+def insecure(server: Manager, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Have a configuration with one of the switches, as an image might bring it."""
+    name = str(request.param)
+    image = {name: INSECURE[name]}
+    LayeredSettings(server.datastore, server.node, pid=lambda: None, image=image).ensure()
+    yield name
+    server.settings.ensure()
+
+
+@pytest.mark.parametrize("insecure", sorted(INSECURE), indirect=True)
+def test_a_file_that_gives_tenants_the_servers_rights_is_not_secure(server: Manager, insecure: str) -> None:
+    with pytest.raises(Mismatch, match=insecure):
+        server.admin.secure()
+
+
+def test_a_stop_leaves_nothing_in_the_log_to_be_done_again(server: Manager) -> None:
+    server.admin.probe()
+    server.service.stop()
+    with pytest.raises(NotReady):
+        Management(server.node).read(jolokia.STORAGE, "OperationMode")
+    server.service.start()
+    text = (server.node.places.log / "server.log").read_text()
+    assert "DRAINED" in text
+    assert " 0 replayed mutations" in text.rpartition("DRAINED")[2]
+    server.admin.probe()

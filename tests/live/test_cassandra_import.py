@@ -1,0 +1,104 @@
+"""Tables of a backup into a running Cassandra server: replaced, made anew, with all that belongs to them."""
+
+import pytest
+
+from datastores.cassandra.client import Session, session
+from datastores.contract import BadInput, NotFound
+from datastores.manager import Manager
+from tests.conformance.test_parts_imports import take_in
+from tests.fakes_host import Keeper, Taken
+from tests.guests import Guests
+from tests.live.test_cassandra_backup import flush, rows, shape
+
+
+@pytest.fixture(scope="module")
+def served(inn: Guests) -> Manager:
+    manager = inn.manager("cassandra", start=False)
+    manager.settings.switch(manager.settings.write({"materialized_views_enabled": "true"}))
+    manager.admin.initialise()
+    manager.service.start()
+    manager.admin.secure()
+    with session(manager.node, timeout=120) as cql:
+        shape(cql)
+        cql.execute("CREATE KEYSPACE bystander WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}")
+        cql.execute("CREATE TABLE bystander.t (p int PRIMARY KEY)")
+        cql.execute("INSERT INTO bystander.t (p) VALUES (1)")
+    return manager
+
+
+@pytest.fixture(scope="module")
+def taken(served: Manager) -> Taken:
+    return Keeper().take(served.backup)
+
+
+@pytest.fixture(scope="module")
+def then(served: Manager, taken: Taken) -> dict[str, list[str]]:
+    """All that could be read when the backup was taken."""
+    return rows(served.node)
+
+
+def names(cql: Session, column: str, table: str) -> set[str]:
+    found = cql.execute(f"SELECT {column} FROM system_schema.{table} WHERE keyspace_name = 'kinds'")  # noqa: S608
+    return {each[0] for each in found}
+
+
+def test_a_table_is_replaced_with_its_views_and_indexes_and_no_other_is(
+    served: Manager, taken: Taken, then: dict[str, list[str]]
+) -> None:
+    with session(served.node) as cql:
+        cql.execute("UPDATE kinds.rows SET v = 'changed', o = 7 WHERE p = 1 AND c = 7")
+        cql.execute("INSERT INTO kinds.rows (p, c, v) VALUES (99, 1, 'v3')")
+        cql.execute("DELETE FROM kinds.rows WHERE p = 3")
+        cql.execute("INSERT INTO kinds.packed (p, v) VALUES (2000, 'later')")
+        flush(served.node)
+        assert rows(served.node) != then
+        take_in(served, taken, "kinds.rows")
+        assert cql.execute("SELECT v FROM kinds.packed WHERE p = 2000").one() is not None
+        cql.execute("DELETE FROM kinds.packed WHERE p = 2000")
+    assert rows(served.node) == then
+
+
+def test_a_keyspace_that_is_gone_is_made_again(served: Manager, taken: Taken, then: dict[str, list[str]]) -> None:
+    with session(served.node, timeout=60) as cql:
+        cql.execute("DROP KEYSPACE kinds")
+        take_in(served, taken, "kinds")
+        assert cql.execute("SELECT p FROM bystander.t").one().p == 1
+    assert rows(served.node) == then
+    later = Keeper().take(served.backup)
+    assert {each.path.split("/")[1] for each in later.files if each.path.startswith("kinds/")} == {
+        each.path.split("/")[1] for each in taken.files if each.path.startswith("kinds/")
+    }
+
+
+def test_a_keyspace_that_looks_otherwise_is_as_it_was(
+    served: Manager, taken: Taken, then: dict[str, list[str]]
+) -> None:
+    with session(served.node, timeout=60) as cql:
+        cql.execute("ALTER TABLE kinds.counts WITH comment = 'another'")
+        cql.execute("DROP MATERIALIZED VIEW kinds.seen")
+        cql.execute("ALTER TABLE kinds.rows ADD more text")
+        cql.execute("CREATE TYPE kinds.later (a int)")
+        cql.execute("CREATE TABLE kinds.besides (p int PRIMARY KEY, l frozen<later>)")
+        cql.execute("INSERT INTO kinds.besides (p, l) VALUES (1, {a: 1})")
+        take_in(served, taken, "kinds")
+        tables = names(cql, "table_name", "tables")
+        types = names(cql, "type_name", "types")
+    assert "besides" not in tables
+    assert types == {"zone", "address"}
+    assert rows(served.node) == then
+    served.service.stop()
+    served.service.start()
+    assert rows(served.node) == then
+
+
+@pytest.mark.parametrize("name", ["system", "system_auth.roles", "kinds.a.b", "kinds;", "", 'kinds."rows"'])
+def test_a_name_that_can_be_no_tenants_is_refused(served: Manager, taken: Taken, name: str) -> None:
+    with pytest.raises(BadInput):
+        served.imports.choose(taken.files, name, taken.private)
+
+
+def test_a_name_that_is_not_there_is_told_what_is(served: Manager, taken: Taken) -> None:
+    with pytest.raises(NotFound, match="it has bystander, kinds"):
+        served.imports.choose(taken.files, "kind", taken.private)
+    with pytest.raises(NotFound, match="packed"):
+        served.imports.choose(taken.files, "kinds.seen", taken.private)
