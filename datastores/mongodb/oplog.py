@@ -43,7 +43,12 @@ def entries(reader: Reader, start: Position, end: Position) -> Iterator[bytes]:
 
 def gap(client: Client, start: Position) -> Hole | None:
     """Return what is missing between ``start`` and the oplog of now; None where nothing is."""
-    first = client.local[OPLOG].find_one({"ts": {"$gte": start.ts}}, sort=[("$natural", 1)])
+    try:
+        first = client.local[OPLOG].find_one({"ts": {"$gte": start.ts}}, sort=[("$natural", 1)])
+    except OperationFailure as error:
+        if error.code != POSITION_LOST:
+            raise
+        first = None
     if first is None or first["ts"] != start.ts or first.get("t") != start.term:
         return missing(start, None if first is None else first["ts"])
     return None
