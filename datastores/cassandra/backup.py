@@ -35,6 +35,8 @@ class CassandraBackup(Backup):
     """Every backup has all that the server linked; SSTables that the parent has are not sent again."""
 
     identities: ClassVar[tuple[Identity, ...]] = ("same", "new")
+    # It writes no table with less than 50 MiB free, and has two segments of the log beside.
+    reserve: ClassVar[int] = 96 << 20
 
     def server_id(self) -> str:
         """Return the host id: made with the node's data; a restore keeps it, or has the server make another."""

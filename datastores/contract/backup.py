@@ -136,9 +136,11 @@ class Backup(ABC):
 
     ``identities``: those between which a restore may choose; where there are none, each restore has but the fitting
     one: ``same`` where the guest is the backup's own, else ``new``.
+    ``reserve``: bytes that the server wants free beside its data, to start and to write at all.
     """
 
     identities: ClassVar[tuple[Identity, ...]] = ()
+    reserve: ClassVar[int] = 16 << 20
 
     def __init__(self, node: Node) -> None:
         self.node = node

@@ -11,7 +11,6 @@ from guestagent.operations.run import Run
 from objectstore.archive import Manifest
 
 ROOM = 1.1
-MARGIN = 16 << 20
 DISCARD = "--discard-current deletes the current data first"
 
 
@@ -61,7 +60,7 @@ def identity_for(guest: Guest, manifest: Manifest, wanted: Identity | None) -> I
 
 def must_fit(guest: Guest, size: int, *, spare: int = 0, hint: str | None = None) -> None:
     """Raise ``NoSpace`` where ``size`` bytes would not fit beside what is there; ``spare`` could be freed first."""
-    need = int(size * ROOM) + MARGIN
+    need = int(size * ROOM) + guest.manager.backup.reserve
     have = guest.manager.node.host.space(guest.manager.node.places.root) + spare
     if have < need:
         raise NoSpace(f"the restore needs {need} bytes and {have} are free", hint=hint)

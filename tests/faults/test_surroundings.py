@@ -203,13 +203,15 @@ def test_too_little_space_is_refused_and_the_old_data_is_served(agent: LiveAgent
     made, digest = backup(agent), sample_of(agent).digest()
     other = agent.site.agent("g2", agent.datastore, agent.version, **agent.options)
     other.root.mkdir(parents=True)
-    other.start(small=(other.root, used(agent.root) + 64 * MEBIBYTE))
+    kind = declarations.load(agent.datastore).backup
+    assert kind is not None
+    other.start(small=(other.root, used(agent.root) + 48 * MEBIBYTE + kind.reserve))
     databases = {"databases": [{"name": "shop"}]} if declarations.load(agent.datastore).parts()["databases"] else {}
     other.prepare(**databases, users=[{"name": "ann", "password": PASSWORD}])
     sample_of(other).fill(600_000)
     mine, pid = sample_of(other).digest(), other.status()["server_pid"]
     root = inside(other)
-    need = int(str(made["logical_bytes"])) * 11 // 10 + 16 * MEBIBYTE
+    need = int(str(made["logical_bytes"])) * 11 // 10 + kind.reserve
     leave(root, need - min(used(root / "data"), 8 * MEBIBYTE) // 2)
     seen = {path.name for path in root.iterdir()}
     refused = other.run("backup", "restore", str(made["id"]))
