@@ -1,4 +1,4 @@
-"""Run everything that is checked, two steps at a time; exit 0 only when all held.
+"""Run everything that is checked, some steps at a time; exit 0 only when all held.
 
 A skipped test counts as a failure: a server that is missing must not look like success.
 ``python tools/suite.py [--json FILE] [STEP…]``
@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SUITES = ("unit", "conformance", "interop", "faults", "live")
 LONGEST_FIRST = ("live", "faults", "conformance", "interop", "unit")
-LANES = 2
-"""Steps that run at once: each is one process that mostly waits for another, and shares nothing with the rest."""
+LANES = 3
+"""Steps that run at once: each is a process that mostly waits for another, and shares nothing with the rest."""
+HANDS = {"live": 2}
+"""The suites whose files are dealt out to several such processes, as one alone would outlast everything."""
 DOORS = ("tools/servers", "tools/environment")
 CHECKS: dict[str, list[str]] = {
     "lint": ["ruff", "check", ".", *DOORS],
@@ -32,6 +34,7 @@ CHECKS: dict[str, list[str]] = {
     "imports": ["lint-imports"],
 }
 Figures = dict[str, float]
+COUNTS = ("tests", "failures", "errors", "skipped")
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Lanes:
 
     def run(self, wanted: list[str]) -> list[Step]:
         """Run steps, the longest first; return them in the order they were wanted."""
-        self._many = len(wanted) > 1
+        self._many = len(wanted) > 1 or wanted[0] in HANDS
         ordered = sorted(wanted, key=lambda name: LONGEST_FIRST.index(name) if name in LONGEST_FIRST else -1)
         with ThreadPoolExecutor(LANES) as lanes:
             try:
@@ -106,15 +109,23 @@ class Lanes:
 
     def _suite(self, name: str) -> tuple[bool, Figures]:
         """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
+        files = sorted(str(each.relative_to(ROOT)) for each in (ROOT / "tests" / name).glob("test_*.py"))
+        hands = [hand for first in range(HANDS.get(name, 1)) if (hand := files[first :: HANDS.get(name, 1)])]
+        with ThreadPoolExecutor(len(hands)) as players:
+            ended = list(players.map(lambda hand: self._files(name, hand), hands))
+        figures = {key: sum(counts.get(key, 0) for _, counts in ended) for key in COUNTS}
+        return all(ok and counts.get("tests", 0) > 0 for ok, counts in ended) and figures["skipped"] == 0, figures
+
+    def _files(self, name: str, files: list[str]) -> tuple[bool, Figures]:
+        """Run some files of a suite in one process; no figures where it left no report."""
         with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
             report = Path(folder) / "junit.xml"
             told = [f"--junitxml={report}", "--durations=5", "--durations-min=5"]
-            ok = self._execute(name, ["python", "-m", "pytest", f"tests/{name}", *told])
+            ok = self._execute(name, ["python", "-m", "pytest", *files, *told])
             if not report.exists():
                 return False, {}
             totals = tree.parse(report).getroot()[0].attrib
-            counts = {key: int(totals[key]) for key in ("tests", "failures", "errors", "skipped")}
-        return ok and counts["tests"] > 0 and counts["skipped"] == 0, dict(counts)
+            return ok, {key: int(totals[key]) for key in COUNTS}
 
     def _execute(self, name: str, argv: list[str]) -> bool:
         """Run a tool of the environment to its end; alone it has the terminal for itself."""
