@@ -142,6 +142,7 @@ def test_the_same_request_id_is_the_same_operation(served: Served) -> None:
     assert one["id"] == two["id"]  # type: ignore[index, call-overload]
     told = refused(lambda: served.client.call("database", "create", {"name": "other"}, request_id="r-twice"))
     assert (told.fault.type, told.fault.field, told.fault.exit_status) == ("Refused", "request_id", 2)
+    assert served.wait(one)["state"] == "succeeded"
 
 
 def test_a_failed_operation_says_why(served: Served) -> None:
