@@ -5,13 +5,13 @@
 #   make test  [STEPS="unit live"] [JSON=FILE]               set-up, then everything that is checked
 #   make soak                                                the same suites with ten times the counts
 #   make bench [BENCH="run mongodb medusa"] [SIZE=1000] [ROUNDS=1] [JSON=FILE]   side by side with other pipelines
-#              run is MariaDB's, medusa Cassandra's; SIZE in MB; each after the first writes FILE.NAME
+#              run (the default) is MariaDB, medusa Cassandra; SIZE in MB; each after run writes FILE.NAME
 #   make servers | venv | config | table | clean             the pieces
 
 PYTHON ?= /usr/bin/python3
 DATASTORE ?= mariadb redis
 STEPS ?=
-BENCH ?= run mongodb medusa
+BENCH ?= run
 SIZE ?= 1000
 ROUNDS ?= 1
 JSON ?=
