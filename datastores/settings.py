@@ -135,11 +135,11 @@ class LayeredSettings:
 
     def write(self, user: Mapping[str, str]) -> int:
         """Write the next generation with this user layer; durable, not in force; return its number."""
-        before, number = self._layers(), self.current() + 1
+        before, number = self._layers(), self.generations.current() + 1
         after = Layers(self._image, dict(self.part.base()), dict(user))
         old, new = before.merged(), after.merged()
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-        pid = self._pid() if self.current() else None
+        pid = self._pid() if self.generations.current() else None
         at_once = self._at_once(changed, new).keys() if pid else set()
         waiting = changed - at_once if pid else set()
         if pid is not None and pid == before.server:
@@ -156,24 +156,20 @@ class LayeredSettings:
         self.generations.switch(number)
         self.generations.sweep(*([] if keep is None else [keep]))
 
-    def current(self) -> int:
-        """Return the number of the generation in force; 0: none."""
-        return self.generations.current()
-
     def ensure(self) -> int:
         """Have a generation in force that says what the agent says today; return its number."""
-        current = self.current()
+        current = self.generations.current()
         if current:
             layers = self._layers()
             if (dict(layers.image), dict(layers.agent)) == (self._image, dict(self.part.base())):
                 return current
         self.switch(self.write(self.user()))
-        return self.current()
+        return self.generations.current()
 
     def rollback(self, to: int | None = None) -> int:
         """Go back to a generation that was kept, or (without, or where it is gone) to the one before; return which."""
         kept = to is not None and (self.generations.path(to) / LAYERS).is_file()
-        number = to if to is not None and kept else self.current() - 1
+        number = to if to is not None and kept else self.generations.current() - 1
         self.generations.switch(number)
         return number
 
@@ -229,7 +225,7 @@ class LayeredSettings:
         return rows
 
     def _layers(self) -> Layers:
-        current = self.current()
+        current = self.generations.current()
         return self.generations.read(current) if current else Layers(self._image)
 
     def _at_once(self, names: Iterable[str], values: Mapping[str, str]) -> dict[str, str]:

@@ -153,7 +153,7 @@ def _finish(run: Run) -> None:
         "prepared": run.row.digest,
         "failed": False,
         "stopped": False,
-        "proven": guest.manager.settings.current(),
+        "proven": guest.manager.settings.generations.current(),
     }
     guest.journal.facts.set_all(facts)
 

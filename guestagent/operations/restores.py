@@ -144,7 +144,7 @@ def _back(run: Run, reason: str) -> str:
 def _finish(run: Run, known: Known) -> dict[str, JSON]:
     guest = run.guest
     guest.manager.admin.probe()
-    guest.journal.facts.set_all({"stopped": False, "proven": guest.manager.settings.current()})
+    guest.journal.facts.set_all({"stopped": False, "proven": guest.manager.settings.generations.current()})
     guest.manager.node.host.remove(guest.manager.node.places.staging)
     return {**server(guest), "backup": known["backup"], "digest": known["digest"]}
 

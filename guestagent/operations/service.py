@@ -64,7 +64,7 @@ def start_proven(run: Run) -> None:
     settings, facts = run.guest.manager.settings, run.guest.journal.facts
     if run.guest.manager.service.pid() is None:
         settings.ensure()
-    tried, proven = settings.current(), facts.get("proven")
+    tried, proven = settings.generations.current(), facts.get("proven")
     try:
         start_server(run)
     except (ToolFailed, NotReady) as error:
@@ -73,10 +73,10 @@ def start_proven(run: Run) -> None:
         run.guest.manager.service.stop()
         settings.rollback(proven if isinstance(proven, int) else None)
         start_server(run)
-        facts.set("proven", settings.current())
+        facts.set("proven", settings.generations.current())
         raise Failed(
             f"the server did not come up with settings generation {tried}, which was rolled back; "
-            f"it runs with generation {settings.current()}: {error}"
+            f"it runs with generation {settings.generations.current()}: {error}"
         ) from error
     facts.set("proven", tried)
 

@@ -55,7 +55,7 @@ def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
 def _accept(guest: Guest) -> int:
     """Return the generation in force."""
     must_be_prepared(guest)
-    return guest.manager.settings.current()
+    return guest.manager.settings.generations.current()
 
 
 def _merged(user: Mapping[str, str], changes: Changes) -> dict[str, str]:
@@ -78,14 +78,14 @@ def _or_back(guest: Guest, changes: Changes, number: int, before: int, move: Cal
     """Make a move; where it fails, put the generation before in force again, on the server too, and say so."""
     layered = guest.manager.settings
     try:
-        if layered.current() != number:
+        if layered.generations.current() != number:
             raise Mismatch(f"generation {number} is not in force any more")
         move(changes)
     except DatastoreError as error:
-        if layered.current() != before:
+        if layered.generations.current() != before:
             layered.rollback(before)
         if answers(guest):
             attempt("applying the settings before", lambda: layered.apply(changes))
         raise Failed(
-            f"the settings were rolled back to generation {layered.current()}: {error}", field=error.field
+            f"the settings were rolled back to generation {layered.generations.current()}: {error}", field=error.field
         ) from error

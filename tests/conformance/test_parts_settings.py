@@ -107,13 +107,13 @@ def test_good_values_are_accepted_and_stay_as_they_are_spelled(settings: Layered
 
 
 def test_bad_values_are_refused_by_name(settings: LayeredSettings) -> None:
-    before = settings.current()
+    before = settings.generations.current()
     for name, rule in settings.part.rules().items():
         for value in bad(rule):
             with pytest.raises(BadInput, match=name) as caught:
                 settings.check({name: value})
             assert caught.value.field == name, (name, value)
-    assert settings.current() == before
+    assert settings.generations.current() == before
 
 
 def test_unknown_and_fixed_names_are_refused_by_name(served: Manager, settings: LayeredSettings) -> None:
@@ -213,13 +213,13 @@ def test_a_dynamic_setting_that_is_dropped_has_its_old_value_or_waits_for_it(
 def test_generations_can_be_taken_back(served: Manager, settings: LayeredSettings) -> None:
     name, _, after = next(neighbours(settings, dynamic=True))
     settings.switch(settings.write({}))
-    first = settings.current()
+    first = settings.generations.current()
     second = settings.write({name: after})
-    assert (settings.current(), second) == (first, first + 1)
+    assert (settings.generations.current(), second) == (first, first + 1)
     assert name not in settings.user()
     settings.switch(second)
     assert settings.user() == {name: after}
-    assert settings.rollback() == first == settings.current()
+    assert settings.rollback() == first == settings.generations.current()
     assert name not in settings.user()
     assert settings.write({}) == second
     served.service.stop()
@@ -227,7 +227,7 @@ def test_generations_can_be_taken_back(served: Manager, settings: LayeredSetting
 
 
 def test_the_agents_own_layer_follows_the_agent(served: Manager, settings: LayeredSettings) -> None:
-    before = settings.current()
+    before = settings.generations.current()
     assert settings.ensure() == before
     assert all(each["source"] in ("image", "agent", "user") for each in settings.rows(every=True))
     assert {str(each["name"]) for each in settings.rows()} >= set(settings.part.base())

@@ -104,9 +104,9 @@ def test_the_images_own_file_lies_below_and_keeps_its_comments(inn: Guests, tmp_
 
 
 def test_a_bad_unit_never_reaches_the_file(server: Manager) -> None:
-    before = server.settings.current()
+    before = server.settings.generations.current()
     for value in ("5000", "5 s", "5S", "1500us", "5s # comment", "5s\nauthenticator: AllowAllAuthenticator"):
         with pytest.raises(BadInput, match="read_request_timeout") as caught:
             server.settings.check({"read_request_timeout": value})
         assert caught.value.field == "read_request_timeout"
-    assert server.settings.current() == before
+    assert server.settings.generations.current() == before

@@ -127,9 +127,9 @@ def test_changes_are_checked_by_name(settings: LayeredSettings) -> None:
 
 
 def test_nothing_is_in_force_before_the_pointer(settings: LayeredSettings, node: Node) -> None:
-    before = settings.current()
+    before = settings.generations.current()
     number = settings.write({"pool": "5"})
-    assert (settings.current(), number) == (before, before + 1)
+    assert (settings.generations.current(), number) == (before, before + 1)
     assert "pool" not in settings.part.written()
     settings.switch(number)
     assert settings.part.written()["pool"] == "5"
@@ -137,12 +137,12 @@ def test_nothing_is_in_force_before_the_pointer(settings: LayeredSettings, node:
 
 
 def test_a_half_made_generation_cannot_be_put_in_force(settings: LayeredSettings, node: Node) -> None:
-    before = settings.current()
+    before = settings.generations.current()
     number = settings.write({"pool": "5"})
     (settings.generations.path(number) / "layers.json").unlink()
     with pytest.raises(NotFound):
         settings.switch(number)
-    assert settings.current() == before
+    assert settings.generations.current() == before
     settings.generations.path(number).joinpath("left").write_bytes(b"")
     assert settings.write({"pool": "6"}) == number
     assert not settings.generations.path(number).joinpath("left").exists()
@@ -152,7 +152,7 @@ def test_one_spare_is_kept_and_no_more(settings: LayeredSettings, node: Node) ->
     for value in "34567":
         put(settings, {"pool": value})
     folders = sorted(int(each.name) for each in (node.places.root / "config.d").iterdir())
-    assert folders == [settings.current() - 1, settings.current()]
+    assert folders == [settings.generations.current() - 1, settings.generations.current()]
     ahead = settings.write({"pool": "9"})
     settings.generations.sweep(ahead)
     assert settings.generations.path(ahead).exists()
@@ -170,10 +170,10 @@ def test_rollback_goes_back_one(settings: LayeredSettings) -> None:
 
 
 def test_the_generation_the_server_came_up_with_is_kept_and_gone_back_to(settings: LayeredSettings) -> None:
-    proven = settings.current()
+    proven = settings.generations.current()
     for value in "3456":
         settings.switch(settings.write({"pages": value}), keep=proven)
-    assert settings.rollback(proven) == proven == settings.current()
+    assert settings.rollback(proven) == proven == settings.generations.current()
     assert settings.user() == {}
     settings.switch(settings.write({"pages": "7"}))
     assert settings.rollback(proven + 3) == proven
