@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from objectstore.store import Buffer, checksum
 
@@ -99,12 +99,12 @@ def _begin(opened: Callable[[], int]) -> tuple[int, str, int]:
     """Return a folder's descriptor, and name and descriptor of a new locked draft in it."""
     for turn in range(_TURNS):
         try:
-            folder = opened()
-            try:
-                return folder, *_new_draft(folder)
-            except BaseException:
-                os.close(folder)
-                raise
+            with ExitStack() as unless_begun:
+                folder = opened()
+                unless_begun.callback(os.close, folder)
+                begun = (folder, *_new_draft(folder))
+                unless_begun.pop_all()
+                return begun
         except FileNotFoundError:  # the folder was removed, empty, since it was opened
             if turn == _TURNS - 1:
                 raise

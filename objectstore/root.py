@@ -17,7 +17,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from objectstore import drafts
@@ -76,11 +76,10 @@ class Root:
             raise
         except NotADirectoryError:
             raise Unavailable(f"{self.path} is not a directory", hint="bring the directory back") from None
-        try:
+        with ExitStack() as unless_known:
+            unless_known.callback(os.close, root)
             self._recognise(root, seen)
-        except BaseException:
-            os.close(root)
-            raise
+            unless_known.pop_all()
         return root
 
     def _recognise(self, root: int, seen: bool) -> None:

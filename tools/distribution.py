@@ -42,7 +42,7 @@ def run(argv: Sequence[str], *, cwd: Path | None = None, check: bool = True) -> 
     ) as child:
         try:
             out, said = child.communicate()
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             say(f"waiting for {argv[0]} to end")
             child.communicate()
             raise

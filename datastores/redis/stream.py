@@ -28,15 +28,14 @@ class Stream:
         self._kept = bytearray()
         self._at = 0
         self._channel = socket.socket(socket.AF_UNIX)
-        try:
+        with contextlib.ExitStack() as unless_ready:
+            unless_ready.callback(self.close)
             self._channel.settimeout(timeout)
             with _lost():
                 self._channel.connect(str(endpoint.socket))
             self._order("AUTH", ACCOUNT, secret.reveal())
             self._order("REPLCONF", "capa", "eof", "capa", "psync2")
-        except BaseException:
-            self.close()
-            raise
+            unless_ready.pop_all()
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -122,14 +123,13 @@ def _exactly(connection: socket.socket, size: int, until: float) -> bytes:
 
 def _dial(path: Path, until: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
+    with ExitStack() as unless_trusted:
+        unless_trusted.callback(connection.close)
         while not _connected(connection, path, until):
             time.sleep(0.02)
         if os.geteuid() != 0 and not trusted(peer(connection)):
             raise Unreachable(f"{path.name} belongs to another user")
-    except BaseException:
-        connection.close()
-        raise
+        unless_trusted.pop_all()
     return connection
 
 
