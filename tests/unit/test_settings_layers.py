@@ -183,7 +183,7 @@ def test_the_user_layer_survives_a_new_agent(settings: LayeredSettings, node: No
     put(settings, {"pool": "3"})
     again = settings_for(node, server, {"port": "8", "more": "1"})
     assert again.user() == {"pool": "3"}
-    before = again.current()
+    before = again.generations.current()
     assert again.ensure() == before + 1 == again.ensure()
     assert again.part.written() == {"port": "8", "more": "1", "pool": "3"}
 
