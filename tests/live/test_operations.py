@@ -11,7 +11,8 @@ from tests.agents import LiveAgent, until
 from tests.cases import sample_of
 from tests.guests import IMAGE, prefix
 
-RATE = 200_000
+RATE = 50_000
+"""Bytes a second; what is filled in takes more than a minute then, however slow the machine is meanwhile."""
 
 
 @pytest.fixture(scope="module")
