@@ -19,7 +19,7 @@ from datastores.mongodb.documents import documents, identity
 from datastores.mongodb.known import Known
 
 KEY = 32
-LOT = 1000
+LOT = 250
 
 Batch = Sequence[Buffer]
 

@@ -10,7 +10,8 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, chain, groupby, repeat
+from operator import itemgetter
 from pathlib import Path
 from struct import Struct, pack
 
@@ -23,6 +24,7 @@ _HEADS = 1 << 16
 _SOURCE = 48
 _SLOT = Struct("<10sQ")
 _NUMBER = Struct("<10xQ")
+_CURRENT = [tuple(not byte >> bit & 1 for bit in range(8)) for byte in range(256)]
 
 
 class Gone:
@@ -42,10 +44,9 @@ class Gone:
                 bits.extend(bytes((number >> 3) + 1 - len(bits)))
             bits[number >> 3] |= 1 << (number & 7)
 
-    def has(self, source: int, number: int) -> bool:
-        """Say whether the document of this number in this file is gone."""
-        bits = self._bits.get(source, b"")
-        return number >> 3 < len(bits) and bool(bits[number >> 3] >> (number & 7) & 1)
+    def current(self, source: int) -> Iterator[bool]:
+        """Yield of each document of a file, one after the other and without end, whether it is current."""
+        return chain(chain.from_iterable(map(_CURRENT.__getitem__, self._bits.get(source, b""))), repeat(True))
 
 
 class Known:
@@ -96,16 +97,15 @@ class Known:
         self._slots.close()
 
     def _place(self, spool: "_Spool", gone: Gone, free: "array[int]") -> None:
-        ordinals = Counter[int]()
-        for source, part in spool.parts():
-            for at in range(0, len(part), WIDTH):
-                head, number = part[at] << 8 | part[at + 1], ordinals[source]
-                ordinals[source] = number + 1
-                if not gone.has(source, number):
-                    slot = free[head]
-                    free[head] = slot + 1
-                    rest = part[at + 2 : at + WIDTH]
-                    _SLOT.pack_into(self._slots, slot * _SLOT.size, rest, (source << _SOURCE | number) + 1)
+        for source, parts in groupby(spool.parts(), key=itemgetter(0)):
+            numbered = enumerate(gone.current(source), source << _SOURCE | 1)
+            for _, part in parts:
+                for at, (mark, current) in zip(range(0, len(part), WIDTH), numbered, strict=False):
+                    if current:
+                        head = part[at] << 8 | part[at + 1]
+                        slot = free[head]
+                        free[head] = slot + 1
+                        _SLOT.pack_into(self._slots, slot * _SLOT.size, part[at + 2 : at + WIDTH], mark)
 
 
 class _Spool:

@@ -73,6 +73,7 @@ class Contents:
                     yield from ahead.popleft().result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+                self._fetcher.forget()
 
     def _wants(self, entries: Iterable[Entry]) -> Iterator[_Want]:
         for entry in entries:

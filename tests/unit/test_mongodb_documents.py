@@ -1,6 +1,7 @@
 """BSON as bytes and the pieces around it, without a server: held against the driver's own reading."""
 
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from struct import pack
 
@@ -171,12 +172,7 @@ def gone_of(told: Iterable[bytes]) -> Gone:
 def current(data: list[list[bytes]], told: Iterable[bytes]) -> dict[int, int]:
     """Return the rows that a restore would take."""
     gone = gone_of(told)
-    taken = [
-        bson.decode(each)
-        for source, rows in enumerate(data)
-        for number, each in enumerate(rows)
-        if not gone.has(source, number)
-    ]
+    taken = [bson.decode(each) for source, rows in enumerate(data) for each in compress(rows, gone.current(source))]
     assert len({each["_id"] for each in taken}) == len(taken)
     return {each["_id"]: each["value"] for each in taken}
 
