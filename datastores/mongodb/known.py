@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain, groupby, repeat
 from operator import itemgetter
@@ -57,16 +56,16 @@ class Known:
     """
 
     def __init__(self, folder: Path, gone: Gone, files: Iterable[Iterable[bytes]]) -> None:
-        counts, free = Counter[int](), array("Q")
+        counts = array("Q", bytes(8 * _HEADS))
         with _Spool(folder) as spool:
             for source, entries in enumerate(files):
                 for part in entries:
-                    counts.update(_heads(part))
                     spool.add(source, part)
-            self._ends = array("Q", accumulate((counts[head] for head in range(_HEADS)), initial=0))
-            free.extend(self._ends)
+                    for head in _heads(part):
+                        counts[head] += 1
+            self._ends = array("Q", accumulate(counts, initial=0))
             self._slots = _nameless(folder, self._ends[-1] * _SLOT.size)
-            self._place(spool, gone, free)
+            self._place(spool, gone)
 
     def find(self, entry: bytes) -> bool:
         """Say whether an entry is there; whatever is not asked for in the end is gone."""
@@ -96,7 +95,8 @@ class Known:
         """Let the file go."""
         self._slots.close()
 
-    def _place(self, spool: "_Spool", gone: Gone, free: "array[int]") -> None:
+    def _place(self, spool: "_Spool", gone: Gone) -> None:
+        free = array("Q", self._ends)
         for source, parts in groupby(spool.parts(), key=itemgetter(0)):
             numbered = enumerate(gone.current(source), source << _SOURCE | 1)
             for _, part in parts:
