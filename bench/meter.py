@@ -25,6 +25,7 @@ class Cost:
     tools: float = 0.0
     wall: float = 0.0
     pss_bytes: int = 0
+    anonymous_bytes: int = 0
     stored_bytes: int = 0
 
 
@@ -44,6 +45,26 @@ def metered(roots: Callable[[], list[int]], besides: Callable[[], set[int]], cos
         yield
     finally:
         cost.wall = time.monotonic() - began
+        done.set()
+        watcher.join()
+
+
+@contextmanager
+def anonymous(pid: int, cost: Cost) -> Iterator[None]:
+    """Watch one process's anonymous memory; ``cost`` has its peak."""
+    done, path = threading.Event(), Path(f"/proc/{pid}/smaps_rollup")
+
+    def watch() -> None:
+        while not done.wait(PAUSE / 2):
+            lines = path.read_text().splitlines()
+            sizes = [int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:")]
+            cost.anonymous_bytes = max(cost.anonymous_bytes, *sizes)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
         done.set()
         watcher.join()
 

@@ -1,7 +1,7 @@
 """MongoDB side by side: ours beside a dump that decodes and one that is compressed and encrypted outside.
 
 ``make bench BENCH=mongodb``.  CPU seconds of whole process trees count; the database servers,
-private ones too, are in a column of their own.  ``anon`` is the peak of the agent's anonymous memory.
+private ones too, are in nobody's.  Memory is the peak of the agent's anonymous memory.
 """
 
 import argparse
@@ -9,28 +9,26 @@ import os
 import secrets
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from random import Random  # noqa: TID251 - the same documents for everybody, every time
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import psutil  # noqa: E402
-from bson import ObjectId, decode, json_util  # noqa: E402
-from demo_show import Show  # noqa: E402
+from bounds import Bound, all_held  # noqa: E402
+from bson import decode, json_util  # noqa: E402
+from demo_show import Figures, Show  # noqa: E402
 from demo_site import Broken, Guest, Patience, Site  # noqa: E402
-from meter import waited  # noqa: E402
+from meter import Cost, waited  # noqa: E402
 from pymongo import UpdateOne  # noqa: E402
 from run import operation  # noqa: E402
+from shop import LOT, NAMES, fill, insert, lose, update  # noqa: E402
 
 from datastores.contract import Node  # noqa: E402
 from datastores.mongodb import oplog  # noqa: E402
 from datastores.mongodb.catalog import collections  # noqa: E402
-from datastores.mongodb.client import Client, agent  # noqa: E402
+from datastores.mongodb.client import agent  # noqa: E402
 from datastores.mongodb.documents import documents  # noqa: E402
 from datastores.mongodb.loading import Shelf  # noqa: E402
 from datastores.mongodb.position import now  # noqa: E402
@@ -38,14 +36,11 @@ from datastores.mongodb.private import private  # noqa: E402
 from datastores.mongodb.reading import Reader  # noqa: E402
 from datastores.mongodb.replay import Replay  # noqa: E402
 
-LOT = 1000
-CHANGED = 0.03
 ENTRIES = 100_000
-POOL = 1 << 20
 
 
 def main() -> int:
-    """Measure, print the rows; 0 when everything ran."""
+    """Measure, print the rows and the bounds; 0 when every bound held."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--prefix", default="", help="what tools/servers printed")
     parser.add_argument("--size", type=int, default=1000, help="MB of documents (%(default)s)")
@@ -59,9 +54,9 @@ def main() -> int:
         site.open()
         for number in range(options.rounds):
             show.title(f"round {number + 1} of {options.rounds}")
-            measure(site, show, options.size * 1_000_000)
-        ok = True
+            ok = measure(site, show, options.size * 1_000_000) and (ok or number == 0)
     except Broken as error:
+        ok = False
         show.console.print(f"\n{error}", style="red", markup=False)
     finally:
         site.close()
@@ -70,111 +65,81 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def measure(site: Site, show: Show, wanted: int) -> None:
-    """Fill a server; a full, two dumps of others', an increment, a restore and a replay."""
+def measure(site: Site, show: Show, wanted: int) -> bool:
+    """Fill a server; a full, two dumps of others', increments, a full after a hole, a replay and a restore."""
     guest = site.guest("mongodb", "6.0")
     guest.ostler("prepare", request={"databases": [{"name": "bench"}]})
-    node = guest.sample().node
-    with show.step("fill", "fill the server"), agent(node, timeout=600) as client:
-        size = fill(client, wanted)
-    guest.sample().settle()
-    full = ours(show, guest, "full", size)
+    node, costs, others = guest.sample().node, dict[str, Cost](), dict[str, float]()
+    with show.step("fill", "fill the server") as figures, agent(node, timeout=600) as client:
+        figures["document_bytes"] = size = fill(client, wanted)
+    costs["full"], _ = ours(show, guest, "full", size)
     for name, work in (("decode + JSON", decoded), ("raw, zstd, openssl", outside(site.folder))):
         with show.step(name, f"full: {name}") as figures:
-            cost = apart(lambda work=work: work(node))  # type: ignore[misc]
-            figures.update(cpu_per_gb=round(cost / size * 1e9, 2), times_ours=round(cost / full[0], 2))
+            others[name] = apart(lambda work=work: work(node))  # type: ignore[misc]
+            figures["cpu_per_gb"] = round(others[name] / size * 1e9, 2)
     with agent(node, timeout=600) as client:
-        change(client)
-    guest.sample().settle()
-    part = ours(show, guest, "increment", size)
-    show.console.print(f"increment / full, stored: {part[1] / full[1]:.4f}", markup=False)
+        update(client)
+    costs["updated"], _ = ours(show, guest, "updated", size)
+    with agent(node, timeout=600) as client:
+        lose(client)
+    costs["after a hole"], _ = ours(show, guest, "after a hole", size, "--on-hole", "full")
+    with agent(node, timeout=600) as client:
+        insert(client)
+    costs["inserted"], made = ours(show, guest, "inserted", size)
     with show.step("replay", "apply the oplog") as figures:
-        figures["entries_per_cpu_second"] = round(replayed(node, site.folder / "replayed"))
+        figures["entries_per_cpu_second"] = entries = round(replayed(node, site.folder / "replayed"))
     guest.ostler("service", "stop")
-    with show.step("restore", "restore the increment") as figures:
-        other = site.guest("mongodb", "6.0")
-        with peak(other) as memory:
-            cost, _ = operation(other, "prepare", request={"restore": {"backup": part[2]}})
-        figures.update(cpu_per_gb=round((cost.cpu - cost.tools) / size * 1e9, 2), server_cpu=round(cost.tools, 2))
-        figures["anonymous_mb"] = round(memory[0] / 1e6, 1)
+    costs["restore"] = restored(show, site, made, size)
+    full = costs["full"]
+    return all_held(
+        show,
+        {
+            "full: client CPU s per GB": Bound(full.cpu / size * 1e9, most=6.5),
+            "full: anonymous memory, MB": Bound(full.anonymous_bytes / 1e6, most=90),
+            "full: MB per CPU s, ours/decode + JSON": Bound(others["decode + JSON"] / full.cpu, least=5),
+            "full: MB per CPU s, ours/raw, zstd, openssl": Bound(others["raw, zstd, openssl"] / full.cpu, least=1.2),
+            "3 % updated: stored, of the full's": Bound(costs["updated"].stored_bytes / full.stored_bytes, most=0.01),
+            "3 % inserted: stored, of the full's": Bound(costs["inserted"].stored_bytes / full.stored_bytes, most=0.04),
+            "after a hole, 3 %: stored, of the full's": Bound(
+                costs["after a hole"].stored_bytes / full.stored_bytes, most=0.05
+            ),
+            "after a hole: anonymous memory, MB": Bound(costs["after a hole"].anonymous_bytes / 1e6, most=90),
+            "oplog: entries per CPU s": Bound(entries, least=10_000),
+            "restore: client CPU s per GB": Bound((costs["restore"].cpu - costs["restore"].tools) / size * 1e9, most=5),
+        },
+    )
 
 
-def ours(show: Show, guest: Guest, kind: str, size: int) -> tuple[float, int, str]:
-    """Measure one backup; return its CPU seconds, stored bytes and id."""
-    with show.step(kind, f"{kind}: ostler") as figures, peak(guest) as memory:
-        cost, made = operation(guest, "backup", "create")
-        stored = int(str(made["stored_bytes"]))
-        figures.update(cpu_per_gb=round(cost.cpu / size * 1e9, 2), stored_bytes=stored, wall=round(cost.wall, 1))
-        figures["anonymous_mb"] = round(memory[0] / 1e6, 1)
-    return cost.cpu, stored, str(made["id"])
+def ours(show: Show, guest: Guest, kind: str, size: int, *words: str) -> tuple[Cost, str]:
+    """Measure one backup; return its cost and id."""
+    guest.sample().settle()
+    with show.step(kind, f"{kind}: ostler") as figures:
+        cost, made = operation(guest, "backup", "create", *words)
+        cost.stored_bytes = int(str(made["stored_bytes"]))
+        told(figures, cost, cost.cpu, size)
+    return cost, str(made["id"])
 
 
-@contextmanager
-def peak(guest: Guest) -> Iterator[list[int]]:
-    """Watch the anonymous memory of an agent; the one number of the list is its peak so far, in bytes."""
-    found, over, pid = [0], threading.Event(), guest.process.pid if guest.process else 0
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            found[0] = max(found[0], *(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:")))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        watcher.join()
+def restored(show: Show, site: Site, backup: str, size: int) -> Cost:
+    """Measure the restore of a backup into a new guest; the private server is what ``tools`` tells."""
+    with show.step("restore", "restore the last one, which needs all before it") as figures:
+        guest = site.guest("mongodb", "6.0")
+        cost, _ = operation(guest, "prepare", request={"restore": {"backup": backup}})
+        told(figures, cost, cost.cpu - cost.tools, size)
+        figures["server_cpu"] = cost.tools
+    return cost
 
 
-def fill(client: Client, wanted: int) -> int:
-    """Put about so many bytes of documents in: orders, users and articles, with indexes; return how many bytes."""
-    random, shop = Random(7), client.shop
-    pool = random.randbytes(POOL // 2).hex()
-    shop.orders.create_index([("state", 1), ("number", -1)])
-    shop.users.create_index("mail")
-    number, size = 0, 0
-    while size < wanted:
-        rows = range(number, number + LOT)
-        orders = [{"_id": ObjectId(random.randbytes(12)), "number": n, **order(random, pool)} for n in rows]
-        users = [
-            {"_id": random.randbytes(10).hex(), "mail": f"{n}@x.org", "about": cut(random, pool, 380)}
-            for n in rows[::2]
-        ]
-        articles = [{"_id": n, "text": cut(random, pool, 3000)} for n in rows[::3]]
-        for name, lot in (("orders", orders), ("users", users), ("articles", articles)):
-            shop[name].insert_many(lot, ordered=False)
-        size, number = int(client.shop.command("dbStats")["dataSize"]), number + LOT
-    return size
-
-
-def order(random: Random, pool: str) -> dict[str, Any]:
-    """Return the fields of an order beside its number."""
-    lines = [{"sku": cut(random, pool, 10), "count": n, "price": random.random()} for n in range(4)]
-    return {"state": random.choice(("new", "paid", "sent")), "lines": lines, "note": cut(random, pool, 260)}
-
-
-def cut(random: Random, pool: str, size: int) -> str:
-    """Return a piece of text that compresses to about a half."""
-    at = random.randrange(POOL - size)
-    return pool[at : at + size]
-
-
-def change(client: Client) -> None:
-    """Update 3 % of the documents, anywhere."""
-    random = Random(8)
-    for name in ("orders", "users", "articles"):
-        rows = client.shop[name]
-        wanted = [each["_id"] for each in rows.find({}, {"_id": 1}) if random.random() < CHANGED]
-        for at in range(0, len(wanted), LOT):
-            rows.bulk_write([UpdateOne({"_id": each}, {"$set": {"seen": at}}) for each in wanted[at : at + LOT]])
+def told(figures: Figures, cost: Cost, cpu: float, size: int) -> None:
+    """Put what a move cost into the figures of its step."""
+    figures.update(cpu_per_gb=round(cpu / size * 1e9, 2), wall=round(cost.wall, 1))
+    figures.update(anonymous_bytes=cost.anonymous_bytes, stored_bytes=cost.stored_bytes)
 
 
 def raw(node: Node) -> Iterator[bytes]:
     """Yield all documents as the driver's own raw reading brings them."""
     with agent(node, timeout=600) as client:
-        for name in ("orders", "users", "articles"):
+        for name in NAMES:
             yield from client.shop[name].find_raw_batches({}, batch_size=LOT)  # type: ignore[misc]
 
 

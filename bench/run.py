@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 from demo_show import Show, size  # noqa: E402
 from demo_site import Broken, Guest, Patience, Site  # noqa: E402
-from meter import Cost, metered, running, spent  # noqa: E402
+from meter import Cost, anonymous, metered, running, spent  # noqa: E402
 from pipelines import Failed, peers  # noqa: E402
 from workload import a_day  # noqa: E402
 
@@ -117,7 +117,7 @@ def operation(guest: Guest, *words: str, request: object = None) -> tuple[Cost, 
     agent = guest.process.pid if guest.process else 0
     server = guest.sample().node.installation.tools["server"].resolve()
     before = spent(agent)
-    with metered(lambda: [agent], lambda: running(server), cost):
+    with metered(lambda: [agent], lambda: running(server), cost), anonymous(agent, cost):
         begun = guest.ostler(*words, "--no-wait", request=request)
         ended = guest.ostler("operation", "wait", str(begun["id"]))
     own, tools = (after - then for after, then in zip(spent(agent), before, strict=True))

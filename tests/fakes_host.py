@@ -1,6 +1,6 @@
 """A keeper of extents in memory: what the archive promises a backup, with the promises checked on the way."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Taken:
 
     def since(self, on_hole: str = "fail") -> Since:
         """Return this backup as the next one's parent."""
-        return Since(self.checkpoint, self.files, self.private, on_hole)
+        return Since(self.checkpoint, self.files, self.private, self.extents, on_hole)
 
     def private(self, path: str) -> bytes:
         """Return a private file."""
@@ -34,9 +34,9 @@ class Taken:
         """Return the inventory with the private files first, as a restore gets it."""
         return (*(each for each in self.files if each.private), *(each for each in self.files if not each.private))
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield every file once, in order, offsets ascending; the buffer is used again."""
-        for each in self.in_order():
+    def extents(self, paths: Collection[str] | None = None) -> Iterator[Extent]:
+        """Yield every file once, or those of these paths, in order, offsets ascending; the buffer is used again."""
+        for each in self.in_order() if paths is None else [each for each in self.in_order() if each.path in paths]:
             content = self.data[each.path]
             for offset in range(0, len(content) or 1, PIECE):
                 buffer = bytearray(content[offset : offset + PIECE])

@@ -280,6 +280,7 @@ class ShamRoot(Root):
 class ShamSnapshot(Snapshot):
     def __init__(self, node: Node, since: Since | None) -> None:
         self._node = node
+        self._since = since
         self.kind = "incremental" if since else "full"
         self._files = [
             each for each in sorted(node.places.data.rglob("*")) if each.is_file() and each.name != ".ostler"
@@ -288,6 +289,8 @@ class ShamSnapshot(Snapshot):
         self._sent: list[File] = []
 
     def extents(self) -> Iterator[Extent | Kept]:
+        while self._since is not None and (self._node.places.root / "reads-its-parent").exists():
+            write_extents(self._node, self._since.extents([each.path for each in self._since.files]), self._again())
         for each in self._files:
             name, size = str(each.relative_to(self._node.places.data)), 0
             with each.open("rb") as file:
@@ -299,6 +302,13 @@ class ShamSnapshot(Snapshot):
             self._sent.append(File(name, name, size))
         if (self._node.places.root / "fail-dump").exists():
             raise ToolFailed("the dump ended badly")
+
+    def _again(self) -> Path:
+        """Return an empty folder for what the parent has."""
+        folder = self._node.places.temp / "again"
+        self._node.host.remove(folder)
+        folder.mkdir()
+        return folder
 
     def blocks(self, path: str, head: memoryview) -> Blocks | Whole:
         return Whole()
@@ -335,7 +345,8 @@ class ShamBackup(Backup):
             raise Mismatch("the server does not stand at the backup's position")
 
     def sweep(self) -> None:
-        self.node.host.remove(self.node.places.temp / "traces")
+        for each in ("traces", "again"):
+            self.node.host.remove(self.node.places.temp / each)
 
 
 class ShamImport(Import):

@@ -1,6 +1,6 @@
 """A keeper of backups in memory: what the agent and the archive do with a datastore's backup, without either."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ class Held:
 
     def since(self, on_hole: str = "fail") -> Since:
         """Return this backup as a parent."""
-        return Since(self.checkpoint, self.files, lambda path: self.content[path], on_hole)
+        return Since(self.checkpoint, self.files, lambda path: self.content[path], self.extents, on_hole)
 
-    def extents(self, size: int = 300_000) -> Iterator[Extent]:
-        """Give every file once, in the order of the inventory."""
-        for each in self.files:
+    def extents(self, paths: Collection[str] | None = None, size: int = 300_000) -> Iterator[Extent]:
+        """Give every file once, or those of these paths, in the order of the inventory."""
+        for each in self.files if paths is None else [each for each in self.files if each.path in paths]:
             content = memoryview(self.content[each.stored])
             for offset in range(0, max(1, len(content)), size):
                 yield each.stored, offset, content[offset : offset + size]

@@ -6,7 +6,7 @@ A buffer may be used again by its maker as soon as the next item is asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,15 +80,18 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Since:
-    """The parent: its checkpoint, its inventory, and its private files by path.
+    """The parent: its checkpoint, its inventory, and its files by path.
 
-    ``private`` returns the bytes of one private file.  ``on_hole``: ``fail`` raises ``Hole`` where the log
-    since the parent has a gap; ``full`` takes a full that still sends only what changed.
+    ``private`` returns the bytes of one private file.  ``extents`` gives any files again, as a restore would get
+    them; it reads the store, so only a snapshot that nothing else tells what changed asks for it.  ``on_hole``:
+    ``fail`` raises ``Hole`` where the log since the parent has a gap; ``full`` takes a full that still sends only
+    what changed.
     """
 
     checkpoint: Checkpoint
     files: Sequence[File]
     private: Callable[[str], bytes] = field(compare=False)
+    extents: Callable[[Collection[str]], Iterator[Extent]] = field(compare=False)
     on_hole: str = "fail"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from datastores.contract import Backup, Checkpoint, Extent, File, Identity, Limits, Mismatch, NotReady, Since, Snapshot
 from datastores.mongodb import oplog, private, standing
 from datastores.mongodb.client import Client, agent
-from datastores.mongodb.fingerprints import KEY_PATH
 from datastores.mongodb.position import Position, set_id
 from datastores.mongodb.reading import Reader, end_cursors
 from datastores.mongodb.restore import Restored
@@ -74,8 +73,9 @@ class MongoBackup(Backup):
                 return Increment(server_id, reader, limits, tuple(since.files), position)
             if since.on_hole != "full":
                 raise hole
-        made = Full(server_id, reader, limits)
-        if since is not None and any(each.path == KEY_PATH for each in since.files):
-            made = AfterHole(server_id, reader, limits, since.files, since.private, self.node.places.temp)
+        if since is None:
+            made = Full(server_id, reader, limits)
+        else:
+            made = AfterHole(server_id, reader, limits, since, self.node.places.temp)
         made.estimate = sum(int(client[each].command("dbStats")["dataSize"]) for each in client.list_database_names())
         return made

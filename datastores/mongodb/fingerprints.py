@@ -2,31 +2,33 @@
 
 An **entry** is 4 bytes of a document's ``_id`` and 8 of the hash of a secret key and the whole document.  A document
 is known where the entry of its own ``_id`` is the same, so a changed one looks known once in 2^64 changes; the key is
-made with each base, so nobody can choose documents that have the same one.  The entries of a collection's file stand
-in the order of its documents in private files of their own; after a hole another private file tells which documents
-of the older files are gone, by their numbers.  So a restore hashes nothing.
+made for one backup and kept nowhere, so nobody can choose documents that have the same one.
+
+Entries are made of the parent's own files, and only when there is a hole: a hash of each document would be a third of
+every full, and its entry a twentieth of what that stores.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 from zlib import crc32
 
-from datastores.mongodb.documents import identity
+from datastores.contract import Buffer
+from datastores.mongodb.documents import documents, identity
 from datastores.mongodb.known import Known
 
-KEY_PATH = "fingerprints/key"
 KEY = 32
+LOT = 250
 
-Batch = Sequence[memoryview]
+Batch = Sequence[Buffer]
 
 
 class Prints:
     """Make entries of documents, with one secret key."""
 
-    def __init__(self, key: bytes = b"") -> None:
-        self.key = key or secrets.token_bytes(KEY)
-        self._begun = sha256(self.key)
+    def __init__(self) -> None:
+        self._begun = sha256(secrets.token_bytes(KEY))
 
     def of(self, batch: Batch) -> list[bytes]:
         """Return the entry of each document."""
@@ -34,21 +36,22 @@ class Prints:
         for each in batch:
             made = begun.copy()
             made.update(each)
-            found.append(crc32(identity(each)).to_bytes(4, "big") + made.digest()[:8])
+            found.append(crc32(identity(memoryview(each))).to_bytes(4, "big") + made.digest()[:8])
         return found
+
+    def of_file(self, pieces: Iterable[Buffer]) -> Iterator[bytes]:
+        """Yield the entries of a file's documents, in their order, many at a time."""
+        rows = documents(pieces)
+        while lot := list(islice(rows, LOT)):
+            yield b"".join(self.of(lot))
 
 
 class Sieve:
-    """Choose which documents of a collection are sent, and tell their entries; this one sends all."""
+    """Choose which documents of a collection are sent; this one sends all."""
 
-    source = 0
-
-    def __init__(self, prints: Prints) -> None:
-        self._prints = prints
-
-    def pick(self, batch: Batch) -> tuple[Batch, bytes]:
-        """Return the documents to be sent, and what is kept about them."""
-        return batch, b"".join(self._prints.of(batch))
+    def pick(self, batch: Batch) -> Batch:
+        """Return the documents to be sent."""
+        return batch
 
     def gone(self) -> Iterator[bytes]:
         """Yield what is told of documents that older files have."""
@@ -62,15 +65,13 @@ class Changed(Sieve):
     """Send only what is not known."""
 
     def __init__(self, prints: Prints, known: Known) -> None:
-        super().__init__(prints)
+        self._prints = prints
         self._known = known
-        self.source = known.next
 
-    def pick(self, batch: Batch) -> tuple[Batch, bytes]:
-        """Return the documents that are new or changed, and what is kept about them."""
+    def pick(self, batch: Batch) -> Batch:
+        """Return the documents that are new or changed."""
         marked = zip(batch, self._prints.of(batch), strict=True)
-        found = [(document, entry) for document, entry in marked if not self._known.find(entry)]
-        return [document for document, _ in found], b"".join(entry for _, entry in found)
+        return [document for document, entry in marked if not self._known.find(entry)]
 
     def gone(self) -> Iterator[bytes]:
         """Yield which documents of older files were deleted or changed."""
@@ -79,11 +80,3 @@ class Changed(Sieve):
     def close(self) -> None:
         """Let go what was held."""
         self._known.close()
-
-
-class Plain(Sieve):
-    """Send all and keep nothing about it: a capped collection, whose order is part of it."""
-
-    def pick(self, batch: Batch) -> tuple[Batch, bytes]:
-        """Return all documents."""
-        return batch, b""

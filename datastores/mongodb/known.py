@@ -1,4 +1,4 @@
-"""What is known of the documents of older files: their entries, and which of them are gone.
+"""What is known of the documents of the parent's files: their entries, and which of them are gone.
 
 Entries are those of ``fingerprints``; a number counts the documents of one file of a collection from 0 on.
 """
@@ -8,23 +8,22 @@ import os
 import sys
 import tempfile
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain, groupby, repeat
+from operator import itemgetter
 from pathlib import Path
 from struct import Struct, pack
 
-from datastores.contract import File, Mismatch, NoSpace
+from datastores.contract import Mismatch, NoSpace
 
-PRINTS, GONE = "fingerprints/", "gone/"
-PART = 1 << 20
-"""Bytes of a private file of entries: they are read one at a time."""
+GONE = "gone/"
 LOT = 1 << 16
 WIDTH = 12
 _HEADS = 1 << 16
 _SOURCE = 48
 _SLOT = Struct("<10sQ")
 _NUMBER = Struct("<10xQ")
+_CURRENT = [tuple(not byte >> bit & 1 for bit in range(8)) for byte in range(256)]
 
 
 class Gone:
@@ -44,31 +43,29 @@ class Gone:
                 bits.extend(bytes((number >> 3) + 1 - len(bits)))
             bits[number >> 3] |= 1 << (number & 7)
 
-    def has(self, source: int, number: int) -> bool:
-        """Say whether the document of this number in this file is gone."""
-        bits = self._bits.get(source, b"")
-        return number >> 3 < len(bits) and bool(bits[number >> 3] >> (number & 7) & 1)
+    def current(self, source: int) -> Iterator[bool]:
+        """Yield of each document of a file, one after the other and without end, whether it is current."""
+        return chain(chain.from_iterable(map(_CURRENT.__getitem__, self._bits.get(source, b""))), repeat(True))
 
 
 class Known:
-    """The current entries of one collection, by ``_id``; in a file without a name, so that memory stays small.
+    """The current entries of one collection, by ``_id``; in files without names, so that memory stays small.
 
-    Entries lie in runs by the first two bytes; a slot is the rest of one, the file and the number of its document.
+    ``files`` are the entries of each of its files, in their order.  Entries lie in runs by the first two bytes; a slot
+    is the rest of one, the file and the number of its document.
     """
 
-    def __init__(self, folder: Path, files: Sequence[File], private: Callable[[str], bytes]) -> None:
-        self._gone, self._private = Gone(), private
-        for each in files:
-            if each.path.startswith(GONE):
-                self._gone.read(private(each.stored))
-        self._parts = [each for each in files if each.path.startswith(PRINTS)]
-        self.next = sum(not each.private for each in files)
-        counts: Counter[int] = Counter()
-        for _, part in self._read():
-            counts.update(_heads(part))
-        self._ends = array("Q", accumulate((counts[head] for head in range(_HEADS)), initial=0))
-        self._slots = _nameless(folder, self._ends[-1] * _SLOT.size)
-        self._place()
+    def __init__(self, folder: Path, gone: Gone, files: Iterable[Iterable[bytes]]) -> None:
+        counts = array("Q", bytes(8 * _HEADS))
+        with _Spool(folder) as spool:
+            for source, entries in enumerate(files):
+                for part in entries:
+                    spool.add(source, part)
+                    for head in _heads(part):
+                        counts[head] += 1
+            self._ends = array("Q", accumulate(counts, initial=0))
+            self._slots = _nameless(folder, self._ends[-1] * _SLOT.size)
+            self._place(spool, gone)
 
     def find(self, entry: bytes) -> bool:
         """Say whether an entry is there; whatever is not asked for in the end is gone."""
@@ -98,24 +95,46 @@ class Known:
         """Let the file go."""
         self._slots.close()
 
-    def _read(self) -> Iterator[tuple[int, bytes]]:
-        for each in self._parts:
-            part = self._private(each.stored)
-            if len(part) % WIDTH:
-                raise Mismatch("the backup's fingerprints end within an entry")
-            yield source_of(each.path), part
+    def _place(self, spool: "_Spool", gone: Gone) -> None:
+        free = array("Q", self._ends)
+        for source, parts in groupby(spool.parts(), key=itemgetter(0)):
+            numbered = enumerate(gone.current(source), source << _SOURCE | 1)
+            for _, part in parts:
+                for at, (mark, current) in zip(range(0, len(part), WIDTH), numbered, strict=False):
+                    if current:
+                        head = part[at] << 8 | part[at + 1]
+                        slot = free[head]
+                        free[head] = slot + 1
+                        _SLOT.pack_into(self._slots, slot * _SLOT.size, part[at + 2 : at + WIDTH], mark)
 
-    def _place(self) -> None:
-        free, ordinals, gone = array("Q", self._ends), Counter[int](), self._gone
-        for source, part in self._read():
-            for at in range(0, len(part), WIDTH):
-                head, number = part[at] << 8 | part[at + 1], ordinals[source]
-                ordinals[source] = number + 1
-                if not gone.has(source, number):
-                    slot = free[head]
-                    free[head] = slot + 1
-                    rest = part[at + 2 : at + WIDTH]
-                    _SLOT.pack_into(self._slots, slot * _SLOT.size, rest, (source << _SOURCE | number) + 1)
+
+class _Spool:
+    """Entries on their way into the table: how long its runs are is known when all have come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lengths: list[tuple[int, int]] = []
+
+    def __enter__(self) -> "_Spool":
+        self._file = tempfile.TemporaryFile(dir=self._folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, source: int, part: bytes) -> None:
+        """Keep some entries of one file."""
+        try:
+            self._file.write(part)
+        except OSError as error:
+            raise NoSpace(f"there is no temporary room for fingerprints: {error.strerror}") from error
+        self._lengths.append((source, len(part)))
+
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Yield them again."""
+        self._file.seek(0)
+        for source, length in self._lengths:
+            yield source, self._file.read(length)
 
 
 def _heads(part: bytes) -> "array[int]":
@@ -126,11 +145,6 @@ def _heads(part: bytes) -> "array[int]":
     if sys.byteorder == "big":
         heads.byteswap()
     return heads
-
-
-def source_of(path: str) -> int:
-    """Return the number of the collection's file that a file of entries is about."""
-    return int(path.rpartition("/")[2].partition(".")[0])
 
 
 def _nameless(folder: Path, size: int) -> mmap.mmap:

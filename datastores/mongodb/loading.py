@@ -7,6 +7,7 @@ exact moment does not.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 from bson import Binary, Timestamp
@@ -111,9 +112,7 @@ class Shelf:
     def _wanted(self, uuid: bytes, found: Iterable[bytes]) -> Iterable[bytes]:
         source, gone = self._loaded[uuid], self.gone.get(uuid)
         self._loaded[uuid] += 1
-        if gone is None:
-            return found
-        return (each for number, each in enumerate(found) if not gone.has(source, number))
+        return found if gone is None else compress(found, gone.current(source))
 
     def _insert(self, uuid: bytes, lot: Sequence[Stored]) -> None:
         there = self.kept[uuid]

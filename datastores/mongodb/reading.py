@@ -10,7 +10,7 @@ from pymongo.errors import OperationFailure
 from datastores.mongodb.client import Client, Document
 from datastores.mongodb.documents import RAW, elements, field
 
-BATCH = 1 << 18
+BATCH = 1 << 19
 FEWEST, MOST = 1, 10_000
 FIRST = 20
 MARK = "ostler backup"
@@ -28,7 +28,7 @@ class Reader:
     def batches(self, database: str, what: str | Binary, wanted: Document | None = None) -> Iterator[list[memoryview]]:
         """Yield the documents of a collection, named or by its UUID, some at a time.
 
-        Batches are counted so that a reply has about 256 KiB.
+        Batches are counted so that a reply has about half a MiB.
         """
         command: Document = {"find": what, "filter": wanted or {}, "batchSize": FIRST, "comment": MARK}
         reply = self._command(database, command | {"readConcern": {"level": "majority"}})

@@ -1,6 +1,5 @@
 """Making a data folder of a backup: a private server on it takes everything in, then shuts down cleanly."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -47,9 +46,6 @@ class Restored:
             self._learn(client, shelf, _joined(pieces))
         elif file.path.startswith(GONE):
             shelf.gone.setdefault(file.identity, Gone()).read(_joined(pieces))
-        elif file.private:
-            # What tells documents apart is wanted by the next backup only.
-            deque(pieces, maxlen=0)
         elif file.identity in shelf.kept and file.path.startswith(("data/", "changed/")):
             shelf.load(file.identity, pieces)
         elif file.path.startswith("oplog/"):

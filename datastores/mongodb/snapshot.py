@@ -1,6 +1,6 @@
 """What a backup sends: collections as they are read, and the oplog of meanwhile; or the oplog alone."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +9,14 @@ from pymongo.errors import OperationFailure
 
 from datastores.contract import (
     Blocks,
+    Buffer,
     Checkpoint,
     Extent,
     File,
     Incomplete,
     Kept,
     Limits,
+    Since,
     Snapshot,
     Whole,
 )
@@ -22,8 +24,8 @@ from datastores.mongodb import catalog, oplog
 from datastores.mongodb.catalog import METADATA, Collection
 from datastores.mongodb.client import told
 from datastores.mongodb.documents import identity
-from datastores.mongodb.fingerprints import KEY_PATH, Changed, Plain, Prints, Sieve
-from datastores.mongodb.known import GONE, PART, PRINTS, Known
+from datastores.mongodb.fingerprints import Changed, Prints, Sieve
+from datastores.mongodb.known import GONE, Gone, Known
 from datastores.mongodb.position import Position, now, set_id
 from datastores.mongodb.reading import Reader
 
@@ -123,18 +125,16 @@ class Growing:
 
 
 class Full(Taken):
-    """Every collection as it is read, which takes its time, its fingerprints, and the oplog of that time."""
+    """Every collection as it is read, which takes its time, and the oplog of that time."""
 
-    def __init__(self, server_id: str, reader: Reader, limits: Limits, key: bytes = b"") -> None:
+    def __init__(self, server_id: str, reader: Reader, limits: Limits) -> None:
         super().__init__(server_id, reader, limits)
-        self._prints = Prints(key)
         self._newest = b""
 
     def extents(self) -> Iterator[Extent | Kept]:
-        """Yield collections one after the other, what is told about them, and the slice from before the first."""
+        """Yield collections one after the other, and the slice from before the first."""
         with told():
             client, read = self._reader.client, list[Collection]()
-            yield from self._key()
             for each in list(catalog.collections(client)):
                 yield from self._kept(each)
                 read.append((yield from self._whole(each)))
@@ -143,29 +143,32 @@ class Full(Taken):
             self._files.insert(0, metadata.file(b""))
             yield from self._log(0, self.began)
 
-    def _key(self) -> Iterator[Extent | Kept]:
-        """Yield the private file that all fingerprints go by."""
-        yield KEY_PATH, 0, self._prints.key
-        self._files.append(File(KEY_PATH, KEY_PATH, len(self._prints.key), private=True))
-
     def _kept(self, collection: Collection) -> Iterator[Kept]:
         """Yield the files of the parent's that still have documents of a collection."""
         return iter(())
 
-    def _sieve(self, collection: Collection) -> Sieve:
-        return (Plain if collection.capped else Sieve)(self._prints)
+    def _older(self, collection: Collection) -> int:
+        """Return how many files of its documents are kept."""
+        return 0
 
-    def _path(self, collection: Collection, sieve: Sieve) -> str:
-        return collection.path
+    def _sieve(self, collection: Collection) -> Sieve:
+        return Sieve()
+
+    def _path(self, collection: Collection) -> str:
+        older = self._older(collection)
+        return f"changed/{collection.uuid.hex()}.{older:04d}.bson" if older else collection.path
 
     def _whole(self, collection: Collection) -> Generator[Extent, None, Collection]:
         """Send a collection; one that was renamed under the cursor is begun anew, as other files."""
         for attempt in range(ATTEMPTS):
             again = f".{attempt}" if attempt else ""
             with closing(self._sieve(collection)) as sieve:
-                sent, read = Growing(self._path(collection, sieve) + again), self._marked(collection)
+                sent, read = Growing(self._path(collection) + again), self._marked(collection)
+                gone = Growing(f"{GONE}{collection.uuid.hex()}/{self._older(collection):04d}{again}")
                 try:
-                    marks = yield from self._read(read, sieve, sent, again)
+                    yield from self._read(read, sieve, sent)
+                    for each in sieve.gone():
+                        yield from gone.add(each)
                 except _Overwritten:
                     continue
                 except OperationFailure as error:
@@ -174,10 +177,10 @@ class Full(Taken):
                     if error.code == oplog.POSITION_LOST or catalog.still_there(self._reader.client, collection):
                         continue
                     # It is dropped in the oplog, too.
-                    marks = []
                 if not sent.size:
                     yield sent.path, 0, b""
-                self._files += [*marks, sent.file(collection.uuid)]
+                self._files += [gone.file(collection.uuid, private=True)] if gone.size else []
+                self._files.append(sent.file(collection.uuid))
             return read
         name = f"{collection.database}.{collection.name}"
         raise Incomplete(f"{name} was renamed or overwritten each time it was read", hint="take it again")
@@ -189,64 +192,50 @@ class Full(Taken):
         self._newest = catalog.newest(self._reader.client, collection)
         return replace(collection, since=now(self._reader.client).ts)
 
-    def _read(
-        self, collection: Collection, sieve: Sieve, sent: Growing, again: str
-    ) -> Generator[Extent, None, list[File]]:
-        """Send the documents that are wanted, and private files about them; return those."""
-        uuid, files, above = collection.uuid, list[File](), f"{PRINTS}{collection.uuid.hex()}/"
-        marks = Growing(f"{above}{sieve.source:04d}.0000{again}")
+    def _read(self, collection: Collection, sieve: Sieve, sent: Growing) -> Iterator[Extent]:
+        """Send the documents that are wanted; ``_Overwritten`` where a capped collection lost some meanwhile."""
         met = not collection.capped
         for batch in self._reader.batches(collection.database, collection.binary):
             met = met or any(bytes(identity(each)) == self._newest for each in batch)
-            documents, entries = sieve.pick(batch)
-            yield from sent.add(b"".join(documents))
-            if marks.size >= PART:
-                files.append(marks.file(uuid, private=True))
-                marks = Growing(f"{above}{sieve.source:04d}.{len(files):04d}{again}")
-            yield from marks.add(entries)
+            yield from sent.add(b"".join(sieve.pick(batch)))
         if not (met or sent.size == len(self._newest) == 0):
             raise _Overwritten
-        gone = Growing(f"{GONE}{uuid.hex()}/{sieve.source:04d}{again}")
-        for each in sieve.gone():
-            yield from gone.add(each)
-        return files + [each.file(uuid, private=True) for each in (marks, gone) if each.size]
 
 
 class AfterHole(Full):
     """A full that sends only the documents that the parent has not; the parent's files are kept."""
 
-    def __init__(
-        self,
-        server_id: str,
-        reader: Reader,
-        limits: Limits,
-        parent: Sequence[File],
-        private: Callable[[str], bytes],
-        temp: Path,
-    ) -> None:
-        super().__init__(server_id, reader, limits, private(KEY_PATH))
+    def __init__(self, server_id: str, reader: Reader, limits: Limits, since: Since, temp: Path) -> None:
+        super().__init__(server_id, reader, limits)
+        self._prints = Prints()
+        self._since = since
         self._parent: dict[bytes, list[File]] = {}
-        self._private = private
         self._temp = temp
-        for each in parent:
+        for each in since.files:
             self._parent.setdefault(each.identity, []).append(each)
 
-    def _key(self) -> Iterator[Extent | Kept]:
-        yield Kept(KEY_PATH)
-        self._files.append(File(KEY_PATH, KEY_PATH, len(self._prints.key), private=True))
-
     def _kept(self, collection: Collection) -> Iterator[Kept]:
-        for each in self._parent[collection.uuid] if self._known(collection) else ():
+        for each in self._parents(collection):
             yield Kept(each.stored)
             self._files.append(each)
 
+    def _older(self, collection: Collection) -> int:
+        return sum(not each.private for each in self._parents(collection))
+
     def _sieve(self, collection: Collection) -> Sieve:
-        if not self._known(collection):
+        if not self._older(collection):
             return super()._sieve(collection)
-        return Changed(self._prints, Known(self._temp, self._parent[collection.uuid], self._private))
+        gone = Gone()
+        for each in self._parents(collection):
+            if each.private:
+                gone.read(self._since.private(each.stored))
+        older = (each for each in self._parents(collection) if not each.private)
+        entries = (self._prints.of_file(self._bytes(each)) for each in older)
+        return Changed(self._prints, Known(self._temp, gone, entries))
 
-    def _path(self, collection: Collection, sieve: Sieve) -> str:
-        return f"changed/{collection.uuid.hex()}.{sieve.source:04d}.bson" if sieve.source else collection.path
+    def _bytes(self, file: File) -> Iterator[Buffer]:
+        return (piece for _, _, piece in self._since.extents([file.path]))
 
-    def _known(self, collection: Collection) -> bool:
-        return not collection.capped and any(each.private for each in self._parent.get(collection.uuid, ()))
+    def _parents(self, collection: Collection) -> list[File]:
+        """Return the parent's files of a collection; none of a capped one, whose order is part of it."""
+        return [] if collection.capped else self._parent.get(collection.uuid, [])

@@ -1,12 +1,12 @@
 """``backup create``: the loop in which a snapshot's extents become an archive's draft."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from datastores.contract import JSON, Blocks, Checkpoint, File, Kept, Limits, Since, Snapshot, verb
+from datastores.contract import JSON, Blocks, Checkpoint, Extent, File, Kept, Limits, Since, Snapshot, verb
 from guestagent.errors import Failed, Interrupted, Refused
 from guestagent.journal import CANCELLED, FAILED, Row
 from guestagent.journal.clock import now
@@ -163,7 +163,7 @@ def _take(run: Run, header: Header, allowed: Limits, on_hole: str) -> Manifest:
         def begin() -> None:
             base = None if header.parent is None else archive.contents(archive.find(header.parent))
             draft.open(base, lambda path, head: _cut(snapshots[0], path, head))
-            since = None if base is None else _since(base, on_hole)
+            since = None if base is None else _since(run, base, on_hole)
             snapshots.append(held.enter_context(backup.snapshot(since, allowed)))
 
         run.step("open", begin, repeatable=False)
@@ -230,9 +230,15 @@ def _cut(snapshot: Snapshot, path: str, head: memoryview) -> Cut | None:
     return found if isinstance(found, Blocks) else None
 
 
-def _since(base: Contents, on_hole: str) -> Since:
-    manifest = base.manifest
-    return Since(Checkpoint(manifest.server_id, manifest.position), files_of(base), base.read, on_hole)
+def _since(run: Run, base: Contents, on_hole: str) -> Since:
+    def extents(paths: Collection[str]) -> Iterator[Extent]:
+        # Nothing is read ahead: this stands in memory beside a backup.
+        for each in base.extents(paths, ahead=0):
+            run.check()
+            yield each
+
+    checkpoint = Checkpoint(base.manifest.server_id, base.manifest.position)
+    return Since(checkpoint, files_of(base), base.read, extents, on_hole)
 
 
 def files_of(contents: Contents) -> tuple[File, ...]:

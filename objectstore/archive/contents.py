@@ -52,27 +52,28 @@ class Contents:
                 return b"".join(bytes(data) for _, _, data in self._extents([entry]))
         raise Missing(f"backup {self.manifest.header.backup} has no file {path!r:.120}")
 
-    def extents(self, paths: Collection[str] | None = None) -> Iterator[Extent]:
+    def extents(self, paths: Collection[str] | None = None, *, ahead: int = _AHEAD) -> Iterator[Extent]:
         """Yield each file once, in the order of ``files``, its offsets ascending; an empty one as one empty extent.
 
-        ``paths``: the files that are wanted; None: all.  A buffer is good until the next one is asked for.  Raise
-        ``Corrupt`` before anything that is not what was stored.
+        ``paths``: the files that are wanted; None: all.  ``ahead``: how much is read ahead, in windows of 2 MiB.  A
+        buffer is good until the next one is asked for.  Raise ``Corrupt`` before anything that is not what was stored.
         """
-        return self._extents(each for each in self.files if paths is None or each.path in paths)
+        return self._extents((each for each in self.files if paths is None or each.path in paths), ahead)
 
-    def _extents(self, entries: Iterable[Entry]) -> Iterator[Extent]:
+    def _extents(self, entries: Iterable[Entry], most: int = 0) -> Iterator[Extent]:
         windows = _windows(self._wants(entries))
         with ThreadPoolExecutor(_READERS, "archive-get") as pool:
             ahead: deque[Future[list[Extent]]] = deque()
             try:
                 for window in windows:
                     ahead.append(pool.submit(self._fill, window))
-                    if len(ahead) > _AHEAD:
+                    if len(ahead) > most:
                         yield from ahead.popleft().result()
                 while ahead:
                     yield from ahead.popleft().result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+                self._fetcher.forget()
 
     def _wants(self, entries: Iterable[Entry]) -> Iterator[_Want]:
         for entry in entries:

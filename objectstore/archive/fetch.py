@@ -46,6 +46,12 @@ class Fetcher:
         self._remember(found)
         return found
 
+    def forget(self) -> None:
+        """Let go what was remembered."""
+        with self._lock:
+            self._known.clear()
+            self._held = 0
+
     def _get(self, run: list[Frame]) -> dict[Frame, bytes]:
         first, last = run[0], run[-1]
         name = self._names.pack(self._generation, first.attempt, first.pack)

@@ -1,6 +1,7 @@
 """BSON as bytes and the pieces around it, without a server: held against the driver's own reading."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from struct import pack
 
@@ -10,11 +11,11 @@ from bson.raw_bson import RawBSONDocument
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datastores.contract import File, Incomplete, Mismatch
+from datastores.contract import Incomplete, Mismatch
 from datastores.mongodb.conf import CONFIG, MongodConf, read
 from datastores.mongodb.documents import Stored, documents, elements, field, identity
 from datastores.mongodb.fingerprints import Prints
-from datastores.mongodb.known import GONE, PRINTS, Gone, Known
+from datastores.mongodb.known import Gone, Known
 from datastores.mongodb.position import Position
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -143,58 +144,60 @@ def test_after_each_hole_what_is_known_is_what_there_is(
 ) -> None:
     """A chain of fulls after holes, each against all before it; a restore takes what is not gone."""
     assert isinstance(chain, list)
-    folder = tmp_path_factory.getbasetemp()
-    prints, private, files = Prints(), dict[str, bytes](), list[File]()
-    data: list[list[bytes]] = []
+    folder, prints = tmp_path_factory.getbasetemp(), Prints()
+    data, told = list[list[bytes]](), list[bytes]()
     for source, state in enumerate(chain):
-        rows = [row(*each) for each in state.items()]
-        sent, gone = rows, b""
+        sent = [bytes(row(*each)) for each in state.items()]
         if source:
-            known = Known(folder, files, private.__getitem__)
-            assert known.next == source
-            sent = [each for each, entry in zip(rows, prints.of(rows), strict=True) if not known.find(entry)]
-            gone = b"".join(known.left())
+            known = Known(folder, gone_of(told), (prints.of_file(cut(b"".join(rows))) for rows in data))
+            sent = [each for each, entry in zip(sent, prints.of(sent), strict=True) if not known.find(entry)]
+            told.append(b"".join(known.left()))
             known.close()
-        data.append([bytes(each) for each in sent])
-        for path, content in (
-            (f"{PRINTS}u/{source:04d}.0000", b"".join(prints.of(sent))),
-            (f"{GONE}u/{source:04d}", gone),
-        ):
-            private[path] = content
-            files.append(File(path, path, len(content), private=True))
-        files.append(File(f"data/{source}", f"data/{source}", 0))
-        assert current(data, private) == dict(state)
+        data.append(sent)
+        assert current(data, told) == dict(state)
 
 
-def current(data: list[list[bytes]], private: Mapping[str, bytes]) -> dict[int, int]:
-    """Return the rows that a restore would take."""
+def cut(content: bytes) -> list[bytes]:
+    """Return a file's bytes as they may come: in pieces that end anywhere."""
+    return [content[at : at + 37] for at in range(0, len(content), 37)]
+
+
+def gone_of(told: Iterable[bytes]) -> Gone:
     gone = Gone()
-    for path, content in private.items():
-        if path.startswith(GONE):
-            gone.read(content)
-    taken = [
-        bson.decode(each)
-        for source, rows in enumerate(data)
-        for number, each in enumerate(rows)
-        if not gone.has(source, number)
-    ]
+    for each in told:
+        gone.read(each)
+    return gone
+
+
+def current(data: list[list[bytes]], told: Iterable[bytes]) -> dict[int, int]:
+    """Return the rows that a restore would take."""
+    gone = gone_of(told)
+    taken = [bson.decode(each) for source, rows in enumerate(data) for each in compress(rows, gone.current(source))]
     assert len({each["_id"] for each in taken}) == len(taken)
     return {each["_id"]: each["value"] for each in taken}
 
 
-def test_private_files_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+def test_what_is_not_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Mismatch):
         Gone().read(b"1234567")
-    file = File(f"{PRINTS}u/0000.0000", "x", 13, private=True)
-    with pytest.raises(Mismatch):
-        Known(tmp_path, [file], lambda path: bytes(13))
+    with pytest.raises(Incomplete):
+        Known(tmp_path, Gone(), [Prints().of_file([bytes(row(1, 1))[:-1]])])
+
+
+def test_a_changed_document_is_not_known_whatever_its_identity(tmp_path: Path) -> None:
+    """Two rows that swapped their values, one that lost a byte, and one whose ``_id`` has another type."""
+    prints, rows = Prints(), [row(1, 5), row(2, 6), row(3, 7)]
+    known = Known(tmp_path, Gone(), [prints.of_file([b"".join(rows)])])
+    other = [row(1, 6), row(2, 5), memoryview(bson.encode({"_id": bson.Int64(3), "value": 7}))]
+    assert not any(known.find(each) for each in prints.of(other))
+    assert all(known.find(each) for each in prints.of(rows))
+    assert list(known.left()) == [b""]
 
 
 def test_a_known_entry_is_found_among_those_of_the_same_head(tmp_path: Path) -> None:
     """Also where the bytes of two entries, one after the other, look like a third."""
     entries = [b"\x00\x00" + bytes([n]) * 10 for n in range(1, 200)]
-    file = File(f"{PRINTS}u/0000.0000", "x", 12 * len(entries), private=True)
-    known = Known(tmp_path, [file], lambda path: b"".join(entries))
+    known = Known(tmp_path, Gone(), [[b"".join(entries[:70]), b"".join(entries[70:])]])
     assert not known.find(b"\x00\x00" + b"\x01" * 5 + b"\x02" * 5)
     assert all(known.find(each) for each in entries[::2])
     left = [int.from_bytes(part[at : at + 8], "little") for part in known.left() for at in range(0, len(part), 8)]

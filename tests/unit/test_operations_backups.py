@@ -146,6 +146,19 @@ def test_a_backup_is_cancelled_and_swept(one: Site, archive: Archive, tmp_path: 
     assert told["state"] == "CANCELLED"
 
 
+def test_a_backup_that_reads_its_parent_gets_its_bytes_and_is_cancelled(one: Site) -> None:
+    """It may read for hours before it sends anything."""
+    one.put("table", os.urandom(300_000))
+    one.backup()
+    (one.places.root / "reads-its-parent").touch()
+    again = one.places.temp / "again" / "table"
+    operation = one.order("backup.create")
+    until(lambda: again.is_file() and again.read_bytes() == one.content()["table"])
+    one.engine.read("operation.cancel", {"id": operation["id"]})
+    assert one.ended(operation)["state"] == "cancelled"
+    assert not again.exists()
+
+
 def test_the_end_of_the_agent_ends_a_backup_cleanly(one: Site) -> None:
     one.put("table", os.urandom(3_000_000))
     operation = one.order("backup.create", bandwidth=100_000)
