@@ -179,13 +179,13 @@ def _ended(client: Client) -> list[dict[str, JSON]]:
 def _users(client: Client) -> list[str]:
     """Return the names of all users, page by page."""
     found: list[str] = []
-    while page := client.call("user", "list", {"after": found[-1]} if found else {}, deadline=20):
+    while page := client.call("user", "list", {"after": found[-1]} if found else {}, deadline=60):
         assert isinstance(page, list)
         found += [str(each["name"]) for each in page if isinstance(each, dict)]
     return found
 
 
 def _list(client: Client, noun: str) -> list[dict[str, JSON]]:
-    found = client.call(noun, "list", {}, deadline=20)
+    found = client.call(noun, "list", {}, deadline=60)
     assert isinstance(found, list)
     return [each for each in found if isinstance(each, dict)]
