@@ -304,6 +304,19 @@ def test_absent_parts_unknown_verbs_and_bad_arguments_are_refused(guest: Guest, 
     assert guest.journal.ledger.all() == []
 
 
+def test_a_setting_that_does_not_go_with_one_set_before_is_refused_at_the_door(
+    guest: Guest, engine: Operations
+) -> None:
+    prepared(engine)
+    done(engine, engine.accept(request("settings.set", values={"shade": "dark"})))
+    before = len(guest.journal.ledger.all())
+    with pytest.raises(BadInput, match="dark green"):
+        engine.accept(request("settings.set", values={"color": "green"}))
+    assert len(guest.journal.ledger.all()) == before
+    done(engine, engine.accept(request("settings.drop", names=["shade"])))
+    assert done(engine, engine.accept(request("settings.set", values={"color": "green"})))["state"] == "succeeded"
+
+
 def test_an_account_on_a_guest_that_is_not_there_is_not_ready(engine: Operations) -> None:
     ended = done(engine, engine.accept(request("user.create", **user())))
     assert (ended["error"]["type"], ended["error"]["retry"]) == ("NotReady", True)
