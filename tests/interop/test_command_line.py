@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import OSTLER
+from objectstore.archive import Archive
+from objectstore.keys import LocalKeys
+from objectstore.realm import Realm, open_store
+from tests.agents import OSTLER, site
+from tests.fakes_archive import take
 
 NOBODY = ("--agent", "unix:///tmp/no-such-bus?id=g1")
 DEEP = '{"databases": ' + "[" * 3000 + "]" * 3000 + "}"
@@ -61,3 +65,26 @@ def test_an_image_that_cannot_be_ends_with_two() -> None:
     done = ostler("image", "check", "--image", "x" * 400, "-f", "json")
     assert done.returncode == 2
     assert json.loads(done.stderr.splitlines()[-1])["error"]["field"] == "image"
+
+
+def test_an_empty_list_of_backups_says_why_it_may_be_empty() -> None:
+    """A key that opens none of them, or directories that are not there, look like no backups at all."""
+    with site() as place:
+
+        def listed() -> tuple[int, str, str]:
+            command = [str(OSTLER), "backup", "list", "-f", "value"]
+            done = subprocess.run(command, env=place.environment(), capture_output=True, text=True, timeout=60)
+            return done.returncode, done.stdout.strip(), done.stderr
+
+        status, out, warned = listed()
+        assert (status, out) == (0, "")
+        assert all(str(each) in warned for each in place.clusters)
+        realm = Realm.read(place.realm)
+        made = take(Archive(open_store(realm), realm.name, LocalKeys.from_file(place.key_file)), {"a": b"1"})
+        status, out, warned = listed()
+        assert (status, out.split()[0], warned) == (0, made.header.backup, "")
+        place.key_file.write_bytes(bytes(32))
+        status, out, warned = listed()
+        assert (status, out) == (0, "")
+        assert "warning: 1 backup cannot be read" in warned
+        assert "use the key file it was made with" in warned
