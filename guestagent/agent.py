@@ -127,7 +127,7 @@ def archive_for(settings: AgentSettings) -> "Archive | None":
         raise Refused("a realm needs a key_file", field="key_file")
     realm = Realm.read(settings.realm)
     return Archive(
-        open_store(realm),
+        open_store(realm, memory=settings.state_dir / "clusters"),
         realm.name,
         LocalKeys.from_file(settings.key_file),
         cache=settings.state_dir / "cache",
