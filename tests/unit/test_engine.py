@@ -154,6 +154,20 @@ def test_foreign_data_is_left_alone(guest: Guest, engine: Operations) -> None:
     assert precious.read_text() == "not ours"
 
 
+def test_data_of_a_guest_whose_journal_was_lost_is_left_alone(guest: Guest, engine: Operations) -> None:
+    assert prepared(engine)["state"] == "succeeded"
+    precious = guest.manager.node.places.data / "precious"
+    precious.write_text("a tenant's")
+    guest.journal.close()
+    for path in guest.state_dir.glob("journal.db*"):
+        path.unlink()
+    later = sham_guest(guest.state_dir.parent)
+    ended = prepared(Operations(later, verbs()))
+    assert (ended["state"], ended["error"]["type"]) == ("failed", "Refused")
+    assert precious.read_text() == "a tenant's"
+    later.journal.close()
+
+
 def test_a_prepare_that_failed_leaves_no_server_and_can_be_done_again(guest: Guest, engine: Operations) -> None:
     ended = prepared(engine, settings={"size": "13"})
     assert (ended["state"], ended["step"]) == ("failed", "start")
