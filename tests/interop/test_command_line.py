@@ -88,3 +88,37 @@ def test_an_empty_list_of_backups_says_why_it_may_be_empty() -> None:
         assert (status, out) == (0, "")
         assert "warning: 1 backup cannot be read" in warned
         assert "use the key file it was made with" in warned
+
+
+@pytest.mark.parametrize(
+    ("option", "folder", "status"),
+    [
+        ("root", "kek/data", 2),
+        ("state_dir", "kek/state", 2),
+        ("transport_url", "kek/bus", 2),
+        ("root", "shared", 4),
+        ("root", "open", 0),
+    ],
+)
+def test_an_agent_touches_no_folder_that_is_not_its_own(option: str, folder: str, status: int) -> None:
+    """Nor one below a file, nor one that another agent has; and what was there keeps its mode."""
+    with site() as place:
+        agent = place.agent("g1", "toy", "1.0")
+        (place.folder / "open").mkdir(mode=0o755)
+        if option == "state_dir":
+            agent.state = place.folder / folder
+        elif option == "transport_url":
+            agent.bus = f"unix://{place.folder / folder}"
+        elif folder == "shared":
+            agent.root = place.agent("g2", "toy", "1.0").start().root
+        else:
+            agent.root = place.folder / folder
+        if status == 0:
+            agent.start()
+            assert (place.folder / folder).stat().st_mode & 0o777 == 0o755
+            return
+        agent.start(wait=False)
+        assert agent.wait_gone(20) == status
+        assert "Traceback" not in agent.tail()
+        assert f"ostler: {'Refused' if status == 2 else 'SecondAgent'}: " in agent.tail()
+        assert option in agent.tail()
