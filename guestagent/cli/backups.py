@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cliff.command import Command
@@ -20,7 +21,7 @@ from guestagent.errors import DeadlinePassed, Refused, Unreachable
 from objectstore.archive import Archive, Listed, Manifest, extract
 from objectstore.keys import LocalKeys
 from objectstore.realm import Realm, open_store
-from objectstore.store import Missing, StoreError
+from objectstore.store import Corrupt, Missing, StoreError
 
 
 def archive(*, renew: bool = False) -> Archive:
@@ -182,8 +183,9 @@ class Delete(Named):
     """Remove a backup's manifest; what nothing else needs is freed by a later collection."""
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
-        kept = archive()
-        gone = described(kept, kept.find(parsed.id))
+        kept, gone = archive(), dict[str, JSON](id=parsed.id)
+        with suppress(Missing, Corrupt):  # one that was deleted in part, or cannot be read, goes all the same
+            gone = described(kept, kept.find(parsed.id))
         kept.delete(parsed.id)
         return gone
 
