@@ -21,6 +21,7 @@ from guestagent.duties import Loop, loops
 from guestagent.errors import Refused
 from guestagent.image import installation, prove, read_image
 from guestagent.journal import open_journal
+from guestagent.journal.lock import claim
 from guestagent.node import manager_for, node_for
 from guestagent.operations.engine import Operations
 from guestagent.operations.guest import Guest
@@ -103,6 +104,7 @@ def guest_for(settings: AgentSettings) -> Guest:
     datastore.major(settings.datastore_version)
     archive = archive_for(settings)
     journal = open_journal(settings.state_dir)
+    claim(settings.root)
     if journal.trouble:
         LOG.error("The journal is damaged; changes are refused: %s", journal.trouble)
     return Guest(
@@ -127,7 +129,7 @@ def archive_for(settings: AgentSettings) -> "Archive | None":
         raise Refused("a realm needs a key_file", field="key_file")
     realm = Realm.read(settings.realm)
     return Archive(
-        open_store(realm),
+        open_store(realm, memory=settings.state_dir / "clusters"),
         realm.name,
         LocalKeys.from_file(settings.key_file),
         cache=settings.state_dir / "cache",

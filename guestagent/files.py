@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datastores.contract import NoSpace
+from guestagent.errors import Refused
+
+
+def made(folder: Path, mode: int, field: str) -> None:
+    """Have a folder, of this mode where it was not there; ``Refused`` names the option that it comes from."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be made: {error.strerror}", field=field) from error
 
 
 def sync_folder(path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datastores.contract import Admin, BadInput, Datastore, Endpoint, Installation, Node, Places, Secret, Service
 from datastores.manager import Manager
-from guestagent.files import durable, sync_folder
+from guestagent.files import durable, made, sync_folder
 from guestagent.host import LocalHost
 from guestagent.passage import admit
 from guestagent.supervisor import ProcessService
@@ -74,9 +74,8 @@ def node_for(
     """
     datastore.major(version)
     root, state_dir = root.absolute(), state_dir.absolute()
-    for folder in (state_dir, root):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711)
+    for folder, option in ((state_dir, "state_dir"), (root, "root")):
+        made(folder, 0o711, option)
     places = _places(root, state_dir)
     host = LocalHost(
         installation.owner,

@@ -9,7 +9,7 @@ attempt that was at work when its packs were listed is then seen by its lease or
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from objectstore.store import Unavailable, split
+from objectstore.store import Corrupt, StoreError, Unavailable, split
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Estate:
     """The facts.
 
     ``objects`` names everything there is, ``tombs`` says when which backup was deleted, ``silent`` what could
-    not be listed, ``unreadable`` which manifests could not be read.
+    not be listed, ``unreadable`` why which manifests could not be read.
     """
 
     realm: str
@@ -44,7 +44,7 @@ class Estate:
     working: tuple[Working, ...] = ()
     tombs: Mapping[str, float] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
+    unreadable: tuple[StoreError, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,15 @@ def plan(estate: Estate, now: float, grace: float = 0.0) -> Plan:
     """Return what may be freed at the time ``now``.
 
     For ``grace`` seconds after a lease has run out or a backup was deleted nothing that it may concern is
-    freed.  ``Unavailable`` where the facts are not complete.
+    freed.  ``Unavailable`` where the facts are not complete, ``Corrupt`` where they never will be.
     """
     if estate.silent:
         raise Unavailable(f"{', '.join(estate.silent)} did not answer, so nothing can be called free")
     if estate.unreadable:
-        raise Unavailable(
-            f"{estate.unreadable[0]} cannot be read, so what it needs is not known",
-            hint="repair it, or delete that backup",
+        first = estate.unreadable[0]
+        raise Corrupt(
+            f"what this backup needs is not known, so nothing can be called free: {first}",
+            hint=first.hint or "repair it, or delete that backup",
         )
     judge = _Judge(estate, now, grace)
     keep: list[str] = []

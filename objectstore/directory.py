@@ -65,14 +65,14 @@ class Directory(Store):
     """Keep objects in the directory ``path`` (absolute).
 
     ``remembered`` is asked only where the directory is missing or empty: is this cluster
-    known to have been there?
+    known to have been there?  ``memory`` is a file in which that is kept for the processes to come.
     """
 
-    def __init__(self, path: Path, remembered: Callable[[], bool] = _nobody) -> None:
+    def __init__(self, path: Path, remembered: Callable[[], bool] = _nobody, memory: Path | None = None) -> None:
         if not path.is_absolute():
             raise BadRequest(f"the directory {str(path)!r} of a store must be an absolute path", field="url")
         self._path = path
-        self._root = Root(path, remembered)
+        self._root = Root(path, remembered, memory)
         self._swept: dict[str, float] = {}
 
     def put(self, name: str, data: Sequence[Buffer], *, only_new: bool = False) -> Stat:

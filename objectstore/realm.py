@@ -18,6 +18,7 @@ It is read strictly: whatever is unknown, of another type or cannot be together 
 a url may be: a further kind of store is one row.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -80,32 +81,36 @@ class Realm:
         return cls(name, found, mirror, quorum)
 
 
-def open_store(realm: Realm, *, renew: bool = False) -> Federation:
+def open_store(realm: Realm, *, renew: bool = False, memory: Path | None = None) -> Federation:
     """Return the realm's clusters as one store; nothing is touched yet.
 
-    A directory that is missing or empty though the other clusters remember it is
-    ``Unavailable``; with ``renew`` it is begun anew.  That is for a repair alone, which
-    somebody asked for knowing that it is lost.
+    A directory that is missing or empty though the other clusters remember it, or the
+    folder ``memory`` does, is ``Unavailable``; with ``renew`` it is begun anew.  That is
+    for a repair alone, which somebody asked for knowing that it is lost.
     """
 
     def witness(name: str) -> Witness:
         return (lambda: False) if renew else (lambda: federation.placements.remembers(name))
 
-    members = [Member(one.name, _store(one, witness(one.name)), one.weight) for one in realm.clusters]
+    def kept(one: Cluster) -> Path | None:
+        mark = hashlib.blake2b(one.url.encode(), digest_size=8).hexdigest()
+        return None if memory is None or renew else memory / f"{one.name}.{mark}"
+
+    members = [Member(one.name, _store(one, witness(one.name), kept(one)), one.weight) for one in realm.clusters]
     federation = Federation(realm.name, members, Mirror(realm.mirror, realm.write_quorum))
     return federation
 
 
-def _directory(url: str, remembered: Witness) -> Store:
-    return Retrying(Directory(_path(url), remembered))
+def _directory(url: str, remembered: Witness, memory: Path | None) -> Store:
+    return Retrying(Directory(_path(url), remembered, memory))
 
 
-SCHEMES: Mapping[str, Callable[[str, Witness], Store]] = {"dir": _directory}
+SCHEMES: Mapping[str, Callable[[str, Witness, Path | None], Store]] = {"dir": _directory}
 """What a cluster's url may begin with, and the store it then is."""
 
 
-def _store(cluster: Cluster, remembered: Witness) -> Store:
-    return SCHEMES[urlsplit(cluster.url).scheme](cluster.url, remembered)
+def _store(cluster: Cluster, remembered: Witness, memory: Path | None) -> Store:
+    return SCHEMES[urlsplit(cluster.url).scheme](cluster.url, remembered, memory)
 
 
 def _path(url: str) -> Path:

@@ -4,13 +4,14 @@ The marker ``DIR/.cluster`` names the cluster.  Without it there are three cases
 
 * the directory is missing or empty, and nobody remembers it: a new cluster; it reads as
   empty and is initialised by its first write (the parent must be there),
-* the same, but this process has seen the marker before, or its witness (the
-  other clusters of the federation) remembers the cluster: it was taken away, and
-  that is ``Unavailable``, never silently a new and empty one,
+* the same, but this process has seen the marker before, or a process before it
+  that kept a memory, or its witness (the other clusters of the federation)
+  remembers the cluster: it was taken away, and that is ``Unavailable``, never
+  silently a new and empty one,
 * there are containers: objects were copied here by hand; it is taken as it is.
 
 An operator who has lost a directory for good begins it anew by a repair, which opens it
-without the witness.
+without witness and memory, or by removing the memory, which is a file.
 """
 
 import json
@@ -28,11 +29,12 @@ _UNREAD = "unread"  # the marker of a cluster that lets us add but not read
 
 
 class Root:
-    """The way into a cluster's directory; ``remembered`` is the witness."""
+    """The way into a cluster's directory; ``remembered`` is the witness, ``memory`` a file that says: it was there."""
 
-    def __init__(self, path: Path, remembered: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, remembered: Callable[[], bool], memory: Path | None = None) -> None:
         self.path = path
         self._remembered = remembered
+        self._memory = memory
         self._seen: str | None = None
         with suppress(OSError, Unavailable):  # it may be away now and come back
             self._look()
@@ -61,7 +63,15 @@ class Root:
 
     def _look(self) -> None:
         with drafts.closing(os.open(self.path, os.O_PATH | os.O_DIRECTORY)) as root:
-            self._seen = _identity(root)
+            self._see(_identity(root))
+
+    def _see(self, identity: str | None) -> None:
+        """Know the cluster from now on; what cannot be kept is known to this process alone."""
+        if self._memory is not None and identity is not None and self._seen is None:
+            with suppress(OSError):
+                self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._memory.touch(mode=0o600)
+        self._seen = identity
 
     def _open(self) -> int:
         seen = self._seen is not None  # before we look: another thread may be marking it just now
@@ -85,7 +95,7 @@ class Root:
     def _recognise(self, root: int, seen: bool) -> None:
         identity = _identity(root)
         if identity is not None:
-            self._seen = identity
+            self._see(identity)
         elif not folders(root):
             self._refuse_lost(seen, "is empty")
         elif seen:
@@ -94,10 +104,12 @@ class Root:
             )
 
     def _refuse_lost(self, seen: bool, how: str) -> None:
-        if seen or self._remembered():
+        kept = self._memory is not None and self._memory.exists()
+        if seen or kept or self._remembered():
+            forget = f", or remove {self._memory} and start the agent again" if kept else ""
             raise Unavailable(
                 f"{self.path} {how}, though a cluster was there",
-                hint="bring it back; if it is lost for good, `ostler backup repair` begins it anew",
+                hint=f"bring it back; if it is lost for good, `ostler backup repair` begins it anew{forget}",
             )
 
     def _make(self) -> None:
@@ -110,7 +122,7 @@ class Root:
         text = json.dumps({"format": 1, "cluster": str(uuid.uuid4())}) + "\n"
         with suppress(FileExistsError):  # another process was first: the cluster is as it named it
             drafts.write_file(root, MARKER, [text.encode()], only_new=True)
-        self._seen = _identity(root)
+        self._see(_identity(root))
 
 
 def folders(root: int) -> list[str]:

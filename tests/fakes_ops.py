@@ -159,7 +159,7 @@ class ShamService:
         if (self.node.places.root / "slow-start").exists():
             time.sleep(min(timeout, 0.2))
             raise NotReady("it is starting")
-        self.node.host.write(self.node.places.run / "up", json.dumps(config).encode())
+        self.node.host.write(self.node.places.run / "up", json.dumps({"shade": "light", **config}).encode())
 
     def stop(self, *, timeout: float = 120.0) -> None:
         kill_at(self.node, "stop")
@@ -171,6 +171,7 @@ class ShamService:
 
 class ShamSettings(Settings):
     RULES: ClassVar[dict[str, Rule]] = {
+        "shade": Rule("shade", "enum", True, choices=("light", "dark")),
         "color": Rule("color", "enum", True, choices=("red", "green", "grey")),
         "size": Rule("size", "integer", False, low=1, high=99),
     }
@@ -186,6 +187,8 @@ class ShamSettings(Settings):
             rule = self.RULES[name]
             if (rule.choices and value not in rule.choices) or (not rule.choices and not value.isdigit()):
                 raise BadInput(f"setting {name} must be otherwise", field=name)
+        if (values.get("shade"), values.get("color")) == ("dark", "green"):
+            raise BadInput("dark green is no color here", field="color")
         return dict(values)
 
     def written(self) -> dict[str, str]:
@@ -196,10 +199,12 @@ class ShamSettings(Settings):
         return running
 
     def apply(self, values: Mapping[str, str]) -> None:
+        """Apply one after the other, as servers do that cannot do otherwise."""
         kill_at(self.node, "apply")
-        if values.get("color") == "grey":
-            raise ToolFailed("the server does not like grey")
-        self.node.host.write(self.node.places.run / "up", json.dumps({**self.effective(), **values}).encode())
+        for name, value in sorted(values.items(), reverse=True):
+            if value == "grey":
+                raise ToolFailed("the server does not like grey")
+            self.node.host.write(self.node.places.run / "up", json.dumps({**self.effective(), name: value}).encode())
 
 
 class ShamCodec:

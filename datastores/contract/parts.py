@@ -197,7 +197,7 @@ class Grants(ABC):
     @abstractmethod
     @verb(scope="accounts", changes=True)
     def revoke(self, name: str, *, database: str, host: str = "%") -> None:
-        """Take them back; ``NotFound`` where the user or the grant is not there."""
+        """Take the rights on one database back; ``NotFound`` where the user or the grant is not there."""
 
 
 class Functions(ABC):

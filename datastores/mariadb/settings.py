@@ -91,8 +91,9 @@ class MariaDBSettings(Settings):
         collation, charset = checked.get("collation_server"), checked.get("character_set_server", CHARSET)
         if collation is not None and not fits(collation, charset):
             raise BadInput(
-                f"collation_server {collation} is not one of character set {charset}: set character_set_server, too",
+                f"collation_server {collation} is not one of character set {charset}",
                 field="collation_server",
+                hint="set, or drop, character_set_server with it",
             )
         return checked
 
@@ -115,7 +116,8 @@ class MariaDBSettings(Settings):
 
     def apply(self, values: Mapping[str, str]) -> None:
         """Set the running server's variables and compare what it has then."""
-        checked, table = self.check(values), _table()
+        # Each by itself: what fits together is asked of all that is set, not of what is new on the server.
+        checked, table = {name: spelled(name, value) for name, value in values.items()}, _table()
         static = next((name for name in checked if not table[name].rule.dynamic), None)
         if static is not None:
             raise BadInput(f"setting {static} needs a restart", field=static)

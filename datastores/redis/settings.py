@@ -61,7 +61,9 @@ class RedisSettings(Settings):
                 raise BadInput(f"setting {name[:80]!r} is not one that may be set here", field=name[:80])
             one = SYNONYMS.get(name, name)
             if one in seen:
-                raise BadInput(f"{name} and {seen[one]} are the same setting", field=name)
+                raise BadInput(
+                    f"{name} and {seen[one]} are the same setting", field=name, hint="set one of them, drop the other"
+                )
             seen[one] = name
             found[name] = canonical(rules[name], value)
         return found

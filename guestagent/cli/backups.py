@@ -6,7 +6,9 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cliff.command import Command
@@ -19,7 +21,7 @@ from guestagent.errors import DeadlinePassed, Refused, Unreachable
 from objectstore.archive import Archive, Listed, Manifest, extract
 from objectstore.keys import LocalKeys
 from objectstore.realm import Realm, open_store
-from objectstore.store import Missing
+from objectstore.store import Corrupt, Missing, StoreError
 
 
 def archive(*, renew: bool = False) -> Archive:
@@ -27,9 +29,13 @@ def archive(*, renew: bool = False) -> Archive:
 
     ``renew``: a cluster that was lost is begun anew, which is for ``repair`` alone.
     """
-    realm = Realm.read(Path(_environment("OSTLER_REALM", "the realm file")))
+    realm = _realm()
     keys = LocalKeys.from_file(Path(_environment("OSTLER_KEY_FILE", "the key-encryption key")))
     return Archive(open_store(realm, renew=renew), realm.name, keys, wanted=realm.mirror, quorum=realm.write_quorum)
+
+
+def _realm() -> Realm:
+    return Realm.read(Path(_environment("OSTLER_REALM", "the realm file")))
 
 
 def _environment(name: str, what: str) -> str:
@@ -69,7 +75,9 @@ class List(Asking, Rows):
         wanted = [_filter(each) for each in parsed.filters]
         kept = archive()
         listed: Listed = {}
-        found = [described(kept, each, listed) for each in kept.manifests()]
+        unread: list[StoreError] = []
+        found = [described(kept, each, listed) for each in kept.manifests(unread.append)]
+        _warn(kept, found, unread)
         sealed = {str(each["id"]) for each in found}
         found += [each for each in self._building() if str(each.get("id")) not in sealed]
         found.sort(key=lambda each: (str(each["started_at"]), str(each["id"])))
@@ -85,6 +93,18 @@ class List(Asking, Rows):
             return
         if isinstance(answer, list):
             yield from (each for each in answer if isinstance(each, dict))
+
+
+def _warn(kept: Archive, found: Sequence[object], unread: Sequence[StoreError]) -> None:
+    """Say why backups that somebody expects may not be in the list."""
+    if unread:
+        many = f"{len(unread)} backup{'s' if len(unread) > 1 else ''} cannot be read"
+        print(f"warning: {many}: {unread[0]}", file=sys.stderr)
+        if unread[0].hint:
+            print(f"  hint: {unread[0].hint}", file=sys.stderr)
+    elif not found and not any(kept.vault.store.containers()):
+        places = ", ".join(each.url for each in _realm().clusters)
+        print(f"warning: nothing was ever put into {places}, or what was is not there now", file=sys.stderr)
 
 
 def _filter(text: str) -> tuple[str, frozenset[str]]:
@@ -163,8 +183,9 @@ class Delete(Named):
     """Remove a backup's manifest; what nothing else needs is freed by a later collection."""
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
-        kept = archive()
-        gone = described(kept, kept.find(parsed.id))
+        kept, gone = archive(), dict[str, JSON](id=parsed.id)
+        with suppress(Missing, Corrupt):  # one that was deleted in part, or cannot be read, goes all the same
+            gone = described(kept, kept.find(parsed.id))
         kept.delete(parsed.id)
         return gone
 

@@ -88,7 +88,7 @@ class Database:
         if self.trouble:
             raise JournalCorrupt(
                 f"the journal is damaged and changes are refused: {self.trouble}",
-                hint="look at the state directory; to start over, move journal.db* away",
+                hint="look at the state directory; to start over, move journal.db* away, and the data with it",
             )
 
     def forget(self) -> None:

@@ -1,10 +1,11 @@
-"""One guest id, one agent: the lock on the state directory."""
+"""One guest id, one agent: the lock on the state directory; one data root, one agent: the lock on that."""
 
 import fcntl
 import os
 from pathlib import Path
 
 from guestagent.errors import SecondAgent
+from guestagent.files import made
 
 
 class Lock:
@@ -29,3 +30,14 @@ def hold(state_dir: Path, *, shared: bool = False) -> Lock:
         os.close(descriptor)
         raise SecondAgent(f"an agent is at work on {state_dir}", hint="end it first") from error
     return Lock(descriptor)
+
+
+def claim(root: Path) -> None:
+    """Have the data root for this process alone, until it ends, or raise ``SecondAgent``; it is made if missing."""
+    made(root, 0o711, "root")
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise SecondAgent(f"another agent is at work on {root}", hint="give each guest a root of its own") from error

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datastores.contract import JSON
 from guestagent.errors import JournalCorrupt, UnknownOperation
+from guestagent.files import made
 from guestagent.journal.bodies import Bodies
 from guestagent.journal.database import Database
 from guestagent.journal.facts import Facts
@@ -61,7 +62,7 @@ class Journal:
 
 def open_journal(state_dir: Path) -> Journal:
     """Open the journal of ``state_dir`` for its one agent, or raise ``SecondAgent``."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made(state_dir, 0o711, "state_dir")  # the server's account passes through
     lock = hold(state_dir)
     path = state_dir / "journal.db"
     if not path.exists() or path.stat().st_size == 0:

@@ -92,13 +92,23 @@ def _guard(run: Run, restore: RestoreRequest | None) -> bool:
         if prepared != run.row.digest:
             raise Refused("this guest was prepared before, by another request", hint="use the verbs for changes")
         return True
-    there = marked(data)
-    if not empty(data) and (there is None or there.guest_id != guest.guest_id):
-        raise Refused(f"{data} holds data that this agent did not make", hint="move it away, or choose another root")
+    if not empty(data) and not _left_over(guest):
+        raise Refused(
+            f"{data} holds data, and this agent's journal does not know of it",
+            hint="bring the journal back; or move the data away, or choose another root",
+        )
     if restore is not None:
         must_fit(guest, find(guest, restore.backup, restore.digest).logical_bytes)
     guest.journal.facts.set("failed", False)
     return False
+
+
+def _left_over(guest: Guest) -> bool:
+    """Say whether the data is of a prepare that came to nothing: our guest's, by an operation that is remembered."""
+    there = marked(guest.manager.node.places.data)
+    if there is None or there.guest_id != guest.guest_id:
+        return False
+    return any(row.id == there.operation for row in guest.journal.ledger.all())
 
 
 def _settings(guest: Guest, wanted: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datastores.contract import JSON, DatastoreError, NotReady, ToolFailed, verb
 from guestagent.errors import Failed, Refused
 from guestagent.operations.guest import Guest
+from guestagent.operations.marks import marked
 from guestagent.operations.run import Run, attempt
 
 START_TIMEOUT = 300.0
@@ -59,10 +60,11 @@ def start_server(run: Run) -> None:
 def start_proven(run: Run) -> None:
     """Start the server; where it does not come up with settings it never ran with, go back to those before and say so.
 
-    ``Failed`` where it runs, with the settings before.
+    ``Failed`` where it runs, with the settings before; ``NotReady`` where its data is not there.
     """
     settings, facts = run.guest.manager.settings, run.guest.journal.facts
     if run.guest.manager.service.pid() is None:
+        _must_be_there(run.guest)
         settings.ensure()
     tried, proven = settings.generations.current(), facts.get("proven")
     try:
@@ -79,6 +81,13 @@ def start_proven(run: Run) -> None:
             f"it runs with generation {settings.generations.current()}: {error}"
         ) from error
     facts.set("proven", tried)
+
+
+def _must_be_there(guest: Guest) -> None:
+    """Raise ``NotReady`` where the guest's data is not in its place: a server would make a new database there."""
+    data = guest.manager.node.places.data
+    if marked(data) is None:
+        raise NotReady(f"the data of this guest is not in {data}", hint="mount its disk, or restore a backup")
 
 
 def quietly_stop(guest: Guest) -> None:

@@ -1,7 +1,8 @@
 """Settings: a tenant's values, written as a new generation, put in force and confirmed on the server."""
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from functools import partial
+from typing import TypedDict, cast
 
 from datastores.contract import JSON, DatastoreError, Mismatch, verb
 from datastores.settings import Changes
@@ -18,7 +19,15 @@ def _checked(guest: Guest, values: Mapping[str, str] | None = None, names: tuple
     changes: Changes = dict.fromkeys(names) if values is None else values
     if not changes:
         raise Refused("no setting was named", field="names" if values is None else "values")
-    return cast("dict[str, JSON]", guest.manager.settings.check(changes))
+    return _check(guest, changes)
+
+
+def _check(guest: Guest, changes: Changes) -> dict[str, JSON]:
+    """Return the changes in the server's spelling; what the user has set already must go together with them."""
+    layered = guest.manager.settings
+    checked = layered.check(changes)
+    layered.part.check(_merged(layered.user(), checked))
+    return cast("dict[str, JSON]", checked)
 
 
 @verb(noun="settings", scope="settings", changes=True, timeout=120.0, steps=STEPS, result=True, check=_checked)
@@ -42,7 +51,7 @@ def list_(guest: Guest, *, all: bool = False) -> list[dict[str, JSON]]:
 def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     layered = run.guest.manager.settings
     before = run.step("accept", lambda: _accept(run.guest))
-    checked = run.step("check", lambda: cast("dict[str, JSON]", layered.check(changes)))
+    checked = run.step("check", lambda: _check(run.guest, changes))
     wanted = cast("Changes", checked)
     number = run.step("write", lambda: layered.write(_merged(layered.user(), wanted)))
     run.commit("switch")
@@ -52,10 +61,23 @@ def _change(run: Run, changes: dict[str, str | None]) -> list[dict[str, JSON]]:
     return run.step("confirm", lambda: _confirm(run.guest, wanted, number, before))
 
 
-def _accept(guest: Guest) -> int:
-    """Return the generation in force."""
+class Before(TypedDict):
+    """What held before a change: the generation in force, and what the running server used that can be set back."""
+
+    generation: int
+    running: dict[str, str]
+
+
+def _accept(guest: Guest) -> Before:
     must_be_prepared(guest)
-    return guest.manager.settings.generations.current()
+    return {"generation": guest.manager.settings.generations.current(), "running": _running(guest)}
+
+
+def _running(guest: Guest) -> dict[str, str]:
+    """Return every dynamic setting that the server uses; none where it does not answer."""
+    part = guest.manager.settings.part
+    rules, found = part.rules(), part.effective() if answers(guest) else {}
+    return {name: value for name, value in found.items() if name in rules and rules[name].dynamic}
 
 
 def _merged(user: Mapping[str, str], changes: Changes) -> dict[str, str]:
@@ -63,29 +85,36 @@ def _merged(user: Mapping[str, str], changes: Changes) -> dict[str, str]:
     return {name: value for name, value in merged.items() if changes.get(name, value) is not None}
 
 
-def _apply(guest: Guest, changes: Changes, number: int, before: int) -> None:
+def _apply(guest: Guest, changes: Changes, number: int, before: Before) -> None:
     if answers(guest):
         _or_back(guest, changes, number, before, guest.manager.settings.apply)
 
 
-def _confirm(guest: Guest, changes: Changes, number: int, before: int) -> list[dict[str, JSON]]:
+def _confirm(guest: Guest, changes: Changes, number: int, before: Before) -> list[dict[str, JSON]]:
     layered = guest.manager.settings
     _or_back(guest, changes, number, before, layered.confirm)
     return [row for row in layered.rows(every=True) if row["name"] in changes]
 
 
-def _or_back(guest: Guest, changes: Changes, number: int, before: int, move: Callable[[Changes], object]) -> None:
-    """Make a move; where it fails, put the generation before in force again, on the server too, and say so."""
+def _or_back(guest: Guest, changes: Changes, number: int, before: Before, move: Callable[[Changes], object]) -> None:
+    """Make a move; where it fails, put what held before in force again, on the running server too, and say so."""
     layered = guest.manager.settings
     try:
         if layered.generations.current() != number:
             raise Mismatch(f"generation {number} is not in force any more")
         move(changes)
     except DatastoreError as error:
-        if layered.generations.current() != before:
-            layered.rollback(before)
-        if answers(guest):
-            attempt("applying the settings before", lambda: layered.apply(changes))
+        if layered.generations.current() != before["generation"]:
+            layered.rollback(before["generation"])
+        attempt("setting the running server back", lambda: _set_back(guest, before["running"]))
         raise Failed(
             f"the settings were rolled back to generation {layered.generations.current()}: {error}", field=error.field
         ) from error
+
+
+def _set_back(guest: Guest, before: Mapping[str, str]) -> None:
+    """Set what the running server uses now and did not before: one by one, as one that is refused keeps none back."""
+    part = guest.manager.settings.part
+    for name, value in sorted(_running(guest).items()):
+        if before.get(name, value) != value:
+            attempt(f"setting {name} back", partial(part.apply, {name: before[name]}))

@@ -20,6 +20,7 @@ from oslo_messaging._drivers import base
 from oslo_messaging._drivers import common as driver_common
 
 from guestagent.errors import Refused, SecondAgent
+from guestagent.files import made
 from guestagent.rpc import framing
 from guestagent.rpc.envelope import fault
 
@@ -215,8 +216,7 @@ class UnixListener(base.Listener):  # type: ignore[misc]
 
 def _own_folder(folder: Path) -> None:
     """Make the folder, 0700; refuse one in which others could put a socket of theirs in our place."""
-    if not folder.exists():
-        folder.mkdir(mode=0o700, parents=True)
+    made(folder, 0o700, "transport_url")
     found = folder.stat()
     shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if shared or not framing.trusted(found.st_uid):

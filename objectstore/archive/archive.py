@@ -62,11 +62,13 @@ class Archive:
             raise Corrupt(f"backup {backup} has {len(found)} manifests", hint="give the digest of the right one")
         return self._one_of(found, digest)
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Yield every sealed backup's manifest that our key opens and that is whole."""
-        for _, found in self._survey():
+    def manifests(self, unread: Callable[[StoreError], None] | None = None) -> Iterator[Manifest]:
+        """Yield every sealed backup's manifest that our key opens and that is whole; ``unread`` is told of others."""
+        for found in self._survey():
             if isinstance(found, Manifest):
                 yield found
+            elif unread is not None:
+                unread(found)
 
     def contents(self, manifest: Manifest) -> Contents:
         """Return a backup's inventory and bytes."""
@@ -100,22 +102,22 @@ class Archive:
         release(self.vault.store, self.vault.names.lease(check_id(attempt, "attempt")))
 
     def purge_plan(self, grace: float = 0.0) -> Plan:
-        """Return what a collection would keep and free; ``Unavailable`` where that cannot be known."""
+        """Return what a collection would keep and free; ``Unavailable`` or ``Corrupt`` where that cannot be known."""
         facts = Survey(self.vault).estate(self._survey())
         return plan(facts, time.time(), grace)
 
-    def _survey(self) -> Iterator[tuple[str, Manifest | StoreError]]:
-        """Yield the name of every manifest object, and what it says or why it cannot be read."""
+    def _survey(self) -> Iterator[Manifest | StoreError]:
+        """Yield what every manifest object says, or why it cannot be read."""
         deleted = {name.split("/tomb.", 1)[1] for name in self._names("tomb.")}
         for name in self._names("manifest."):
             named = manifest_of(split(name)[1])
             if named is not None and named[0] not in deleted:
                 try:
-                    yield name, self._read(name, None)
+                    yield self._read(name, None)
                 except Missing:  # deleted since it was listed
                     continue
                 except Corrupt as error:
-                    yield name, error
+                    yield error
 
     def _names(self, prefix: str) -> list[str]:
         return [row.name for row in self.vault.store.list(self.vault.names.catalogue, prefix)]

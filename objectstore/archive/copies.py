@@ -42,7 +42,7 @@ def worst(name: str, errors: list[StoreError], gone: bool = False) -> StoreError
     """Return the error to raise for an object of which no copy is whole, by what is wrong with each."""
     damaged = [error for error in errors if isinstance(error, Corrupt)]
     if damaged:
-        return Corrupt(f"{name}: {damaged[0]}", hint="no copy of it is what it should be")
+        return Corrupt(f"{name}: no copy of it is what it should be: {damaged[0]}", hint=damaged[0].hint)
     others = [error for error in errors if not isinstance(error, Missing)]
     if others:
         return others[0]

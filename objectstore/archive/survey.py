@@ -28,11 +28,11 @@ class Survey:
         self._tombs = self._list(vault.names.catalogue, "tomb.")
         self._list(vault.names.catalogue, "manifest.")
 
-    def estate(self, found: Iterable[tuple[str, Manifest | StoreError]]) -> Estate:
+    def estate(self, found: Iterable[Manifest | StoreError]) -> Estate:
         """Return the facts; ``found`` reads the manifests, and begins to only now."""
         names = self._vault.names
         rows = list(found)
-        manifests = [one for _, one in rows if isinstance(one, Manifest)]
+        manifests = [one for one in rows if isinstance(one, Manifest)]
         return Estate(
             realm=names.realm,
             objects=tuple(self._objects),
@@ -40,7 +40,7 @@ class Survey:
             working=tuple(self._working(row) for row in self._leases.objects),
             tombs={split(row.name)[1].removeprefix("tomb."): self._deleted(row) for row in self._tombs.objects},
             silent=tuple(sorted(self._silent)),
-            unreadable=tuple(name for name, one in rows if isinstance(one, StoreError)),
+            unreadable=tuple(one for one in rows if isinstance(one, StoreError)),
         )
 
     def _list(self, container: str, prefix: str = "") -> Listing:

@@ -51,7 +51,7 @@ def one_life(order: dict[str, Any], told: Path) -> None:
             "operations": [guest.journal.show(row.id) for row in guest.journal.ledger.all()],
             "status": engine.read("agent.status", {}),
             "building": engine.read("backup.building", {}),
-            "settings": engine.read("settings.list", {}),
+            "settings": engine.read("settings.list", {"all": True}),
             "epoch": guest.journal.restore_epoch,
         }
         told.write_text(json.dumps(found))

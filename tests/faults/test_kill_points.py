@@ -229,15 +229,17 @@ def test_settings(later: Lives, point: str) -> None:
 
 @pytest.mark.parametrize("killed_at", ["switch", "going back"])
 def test_settings_that_do_not_hold_are_rolled_back_though_it_was_killed(later: Lives, killed_at: str) -> None:
+    values = {"shade": "dark", "color": "grey"}
     if killed_at == "switch":
-        later.live("settings.set", "settings:switch:after", values={"color": "grey"})
+        later.live("settings.set", "settings:switch:after", values=values)
     else:
         (later.node.places.root / "kill-at-apply").write_text("2")
-        later.live("settings.set", kill="-", values={"color": "grey"})
+        later.live("settings.set", kill="-", values=values)
     told = later.live()
     assert told["operations"][-1]["state"] == "failed"
     assert "rolled back" in told["operations"][-1]["error"]["message"]
-    assert {each["name"]: each["value"] for each in told["settings"]}["color"] == "red"
+    rows = {each["name"]: each["value"] for each in told["settings"]}
+    assert (rows["color"], rows["shade"]) == ("red", "light"), "on the running server, too"
 
 
 @pytest.mark.parametrize("verb", ["user.create", "user.delete", "database.create", "service.restart", "service.stop"])

@@ -155,6 +155,8 @@ def test_a_cluster_goes_away_in_the_middle(agent: LiveAgent, lost: int) -> None:
     assert ended["state"] == "succeeded", ended["error"]
     whole(agent, digest)
     assert waste(agent) == wasted
+    known = {each.name.partition(".")[0] for each in (agent.state / "clusters").iterdir()}
+    assert known == {"east", "west"}, "what an agent remembers after its restart"
 
 
 @pytest.mark.parametrize(("full", "state"), [(2, "FAILED"), *([(1, "DEGRADED")] if LONG else [])])

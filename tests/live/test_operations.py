@@ -99,6 +99,21 @@ def test_a_server_that_dies_has_crashed_and_is_started_again_when_asked(agent: L
     agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
 
 
+def test_no_server_is_started_where_the_data_is_not(agent: LiveAgent) -> None:
+    """A disk that is not mounted is an empty folder; a server would make a new database in it."""
+    agent.ostler("service", "stop")
+    data = agent.root / "data"
+    away = data.rename(data.with_name("away"))
+    data.mkdir()
+    refused = agent.run("service", "start")
+    assert (refused.status, refused.error["type"]) == (3, "NotReady"), refused
+    assert list(data.iterdir()) == []
+    data.rmdir()
+    away.rename(data)
+    agent.ostler("service", "start")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+
+
 def test_settings_with_which_the_server_does_not_come_up_are_rolled_back(agent: LiveAgent) -> None:
     """A generation spoiled behind the agent's back stands for whatever no rule foresaw."""
     found: Any = agent.ostler("settings", "list", "--all")

@@ -17,7 +17,7 @@ from objectstore.archive.intake import MORE_OPEN
 from objectstore.archive.model import GROUP, PACK
 from objectstore.archive.pieces import span_size
 from objectstore.retrying import Retrying
-from objectstore.store import BadRequest, Corrupt, Exists, Missing, NoRoom, Unavailable, split
+from objectstore.store import BadRequest, Corrupt, Exists, Missing, NoRoom, StoreError, split
 from tests.fakes import Fault, FaultyStore, named, nth
 from tests.fakes_archive import Hashed, MemoryStore, archive, entries, header, new_id, read, take
 
@@ -326,11 +326,13 @@ def test_the_wrong_key_reads_nothing_and_says_so() -> None:
     store = MemoryStore()
     made = take(archive(store), {"a": b"1"})
     other = archive(store, kek=bytes(32))
-    with pytest.raises(Corrupt, match="wrapped by key"):
-        other.find(made.header.backup)
-    assert list(other.manifests()) == []
-    with pytest.raises(Unavailable):
-        other.purge_plan()
+    for move in (lambda: other.find(made.header.backup), other.purge_plan):
+        with pytest.raises(Corrupt, match="wrapped by key") as refused:
+            move()
+        assert refused.value.hint == "use the key file it was made with", "never to delete it"
+    unread: list[StoreError] = []
+    assert list(other.manifests(unread.append)) == []
+    assert [made.header.backup in str(each) for each in unread] == [True]
 
 
 def test_the_id_of_a_deleted_backup_is_not_used_again() -> None:

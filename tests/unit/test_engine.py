@@ -154,6 +154,20 @@ def test_foreign_data_is_left_alone(guest: Guest, engine: Operations) -> None:
     assert precious.read_text() == "not ours"
 
 
+def test_data_of_a_guest_whose_journal_was_lost_is_left_alone(guest: Guest, engine: Operations) -> None:
+    assert prepared(engine)["state"] == "succeeded"
+    precious = guest.manager.node.places.data / "precious"
+    precious.write_text("a tenant's")
+    guest.journal.close()
+    for path in guest.state_dir.glob("journal.db*"):
+        path.unlink()
+    later = sham_guest(guest.state_dir.parent)
+    ended = prepared(Operations(later, verbs()))
+    assert (ended["state"], ended["error"]["type"]) == ("failed", "Refused")
+    assert precious.read_text() == "a tenant's"
+    later.journal.close()
+
+
 def test_a_prepare_that_failed_leaves_no_server_and_can_be_done_again(guest: Guest, engine: Operations) -> None:
     ended = prepared(engine, settings={"size": "13"})
     assert (ended["state"], ended["step"]) == ("failed", "start")
@@ -302,6 +316,19 @@ def test_absent_parts_unknown_verbs_and_bad_arguments_are_refused(guest: Guest, 
         engine.accept(request("user.create", name=7, password="x"))
     assert refused.value.field == "name"
     assert guest.journal.ledger.all() == []
+
+
+def test_a_setting_that_does_not_go_with_one_set_before_is_refused_at_the_door(
+    guest: Guest, engine: Operations
+) -> None:
+    prepared(engine)
+    done(engine, engine.accept(request("settings.set", values={"shade": "dark"})))
+    before = len(guest.journal.ledger.all())
+    with pytest.raises(BadInput, match="dark green"):
+        engine.accept(request("settings.set", values={"color": "green"}))
+    assert len(guest.journal.ledger.all()) == before
+    done(engine, engine.accept(request("settings.drop", names=["shade"])))
+    assert done(engine, engine.accept(request("settings.set", values={"color": "green"})))["state"] == "succeeded"
 
 
 def test_an_account_on_a_guest_that_is_not_there_is_not_ready(engine: Operations) -> None:

@@ -230,3 +230,31 @@ def test_a_directory_that_was_lost_is_begun_anew_by_a_repair(tmp_path: Path) -> 
     assert set(open_store(realm, renew=True).put("ostler-g-1/a", [b"x"]).copies) == {"east", "west"}
     for store in (known, open_store(realm)):
         assert set(store.put("ostler-g-1/b", [b"y"]).copies) == {"east", "west"}
+
+
+@pytest.mark.parametrize("left", ["missing", "empty"])
+def test_a_directory_that_nobody_else_knows_is_remembered_where_a_memory_is_kept(tmp_path: Path, left: str) -> None:
+    """One cluster, or all of them at once: a disk that is not mounted is no new cluster."""
+    text = '[realm]\nname = "ostler"\n[cluster.east]\nurl = "dir://{path}/east"\n'
+    realm, memory = Realm.read(written(tmp_path, text)), tmp_path / "state" / "clusters"
+    open_store(realm, memory=memory).put("ostler-g-1/a", [b"x"])
+    (tmp_path / "east").rename(tmp_path / "away")
+    if left == "empty":
+        (tmp_path / "east").mkdir()
+    store = open_store(realm, memory=memory)
+    with pytest.raises(Unavailable, match="a cluster was there") as refused:
+        store.put("ostler-g-1/b", [b"y"])
+    with pytest.raises(Unavailable):
+        store.get("ostler-g-1/a")
+    assert list((tmp_path / "east").glob("**/*")) == []
+    if left == "empty":
+        (tmp_path / "east").rmdir()
+    (tmp_path / "away").rename(tmp_path / "east")
+    assert store.get("ostler-g-1/a") == b"x"
+    (tmp_path / "east").rename(tmp_path / "lost")
+    [kept] = memory.iterdir()
+    assert str(kept) in str(refused.value.hint), "the way out"
+    kept.unlink()
+    assert open_store(realm, memory=memory).put("ostler-g-1/b", [b"y"]).copies == ("east",)
+    elsewhere = Realm.read(written(tmp_path, text.replace("/east", "/moved")))
+    assert open_store(elsewhere, memory=memory).put("ostler-g-1/b", [b"y"]).copies == ("east",)
