@@ -29,6 +29,7 @@ PROXY = "org.apache.cassandra.db:type=StorageProxy"
 COMPACTION = "org.apache.cassandra.db:type=CompactionManager"
 HINTS = "org.apache.cassandra.hints:type=HintsService"
 GUARDRAILS = "org.apache.cassandra.db:type=Guardrails"
+FLUSH = "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)"
 LOGGING = "setLoggingLevel(java.lang.String,java.lang.String)"
 AUTH = "org.apache.cassandra.auth:type="
 AUTH_CACHES = ("CredentialsCache", "RolesCache", "PermissionsCache")
@@ -39,7 +40,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "takeSnapshot(java.lang.String,java.util.Map,[Ljava.lang.String;)",
         "clearSnapshot*",
         "drain",
-        "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)",
+        FLUSH,
         "forceKeyspaceCleanup*",
         "repairAsync(java.lang.String,java.util.Map)",
         "getParentRepairStatus(int)",

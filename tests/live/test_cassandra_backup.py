@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datastores.cassandra.client import Session, session
-from datastores.cassandra.jolokia import STORAGE, Management
+from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.position import Position
 from datastores.cassandra.snapshot import TAG
 from datastores.contract import DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
@@ -76,7 +76,7 @@ def shape(cql: Session) -> None:
 
 
 def flush(node: Node) -> None:
-    Management(node).call(STORAGE, "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)", "kinds", [])
+    Management(node).call(STORAGE, FLUSH, "kinds", [])
 
 
 def rows(node: Node) -> dict[str, list[str]]:
