@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -170,6 +171,13 @@ def insecure(server: Manager, request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_file_that_gives_tenants_the_servers_rights_is_not_secure(server: Manager, insecure: str) -> None:
     with pytest.raises(Mismatch, match=insecure):
         server.admin.secure()
+
+
+def test_what_a_row_costs_is_measured_on_few_rows_and_is_the_same(server: Manager) -> None:
+    [wanted] = [each for each in server.admin.command().argv if each.startswith("@")]
+    assert "memtable_row_overhead_computation_step=1000" in Path(wanted[1:]).read_text()
+    found = re.findall(r"row overhead: (\d+)", (server.node.places.log / "server.log").read_text())
+    assert all(170 <= int(each) <= 190 for each in found) and found, found
 
 
 def test_a_stop_leaves_nothing_in_the_log_to_be_done_again(server: Manager) -> None:
