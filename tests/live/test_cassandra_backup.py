@@ -1,23 +1,31 @@
 """Cassandra's backups on a real server: every kind of row, what was acknowledged, accounts, ids, servers that die."""
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from datastores.cassandra.backup import CassandraBackup
 from datastores.cassandra.client import Session, session
 from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.position import Position
 from datastores.cassandra.snapshot import TAG
 from datastores.contract import DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
 from datastores.manager import Manager
+from guestagent.declarations import load
+from guestagent.image import installation, read_image
+from guestagent.node import node_for
 from tests.fakes_host import Keeper, Taken, restore
-from tests.guests import Guests, sample
+from tests.guests import IMAGE, Guests, prefix, sample
 
+KILLED = 20 * int(os.environ.get("OSTLER_COUNT", "1"))
+PILED = 2_000_000
 DROPPED = 'CREATE TABLE kinds."Odd" ("we;\n""ird" int PRIMARY KEY, x text, y text) WITH comment = \'a;\n\'\'b\''
 SHAPE = (
     "CREATE KEYSPACE kinds WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}",
@@ -244,6 +252,48 @@ def test_links_of_killed_backups_are_swept_also_of_tables_that_are_gone(running:
         assert not [
             each for each in cql.execute("SELECT name FROM system_views.snapshots") if each.name.startswith(TAG)
         ]
+
+
+def test_what_killed_backups_hold_of_the_disk_does_not_grow(running: Manager) -> None:
+    """Each leaves links to files that the server has then deleted; the next one lets go of them."""
+    places, held = running.node.places, list[int]()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with session(running.node) as cql:
+        cql.execute("CREATE TABLE kinds.piled (p int PRIMARY KEY, v blob)")
+        for n in range(KILLED):
+            cql.execute("INSERT INTO kinds.piled (p, v) VALUES (%s, %s)", (n, os.urandom(PILED)))
+            flush(running.node)
+            there, here = context.Pipe()
+            child = context.Process(target=hold_links, args=(places.root.parent, here))
+            child.start()
+            assert there.poll(60)
+            child.kill()
+            child.join()
+            cql.execute("TRUNCATE kinds.piled")
+            until(lambda: pinned(running.node) >= PILED)
+            held.append(pinned(running.node))
+        cql.execute("DROP TABLE kinds.piled")
+    assert max(held) < 2 * PILED, held
+    running.backup.sweep()
+    assert not links(running.node)
+
+
+def hold_links(home: Path, told: Connection) -> None:
+    """Take a backup of a guest in a process of its own, and tell when its links are there, to be killed."""
+    version = read_image(IMAGE).versions("cassandra")[0]
+    facts = installation(read_image(IMAGE), "cassandra", version, prefix())
+    node = node_for(home.name, load("cassandra"), version, facts, home / "root", home / "state", port=0)
+    with CassandraBackup(node).snapshot(None, Limits()) as snapshot:
+        next(iter(snapshot.extents()))
+        told.send("there")
+        time.sleep(600)
+
+
+def pinned(node: Node) -> int:
+    """Return how many bytes of deleted files are held by links of ours alone."""
+    told = [each.stat() for folder in links(node) for each in folder.rglob("nb-*")]
+    return sum(each.st_size for each in told if each.st_nlink == 1)
 
 
 def test_a_snapshot_that_the_server_refused_or_left_half_done_is_an_error(
