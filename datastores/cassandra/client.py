@@ -96,6 +96,10 @@ def login(node: Node, name: str, password: Secret, *, timeout: float = 30.0) -> 
             reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=1),
             schema_metadata_enabled=False,
             token_metadata_enabled=False,
+            # What changes meanwhile is nothing to us; a look at it, put off, would hold up the end of the session.
+            schema_event_refresh_window=-1,
+            topology_event_refresh_window=-1,
+            status_event_refresh_window=-1,
             connect_timeout=10.0,
             control_connection_timeout=10.0,
             executor_threads=2,
