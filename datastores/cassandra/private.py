@@ -25,7 +25,7 @@ from datastores.cassandra.dialect import across, identifier
 from datastores.cassandra.layout import folders
 from datastores.cassandra.position import AUTH, Position
 from datastores.cassandra.schema import tenants
-from datastores.cassandra.settings import addresses
+from datastores.cassandra.settings import SMALL, addresses
 from datastores.contract import Command, Endpoint, Identity, Mismatch, Node, Stream, ToolFailed
 
 MARK = "account"
@@ -41,7 +41,7 @@ OPEN = {
     "auto_bootstrap": "false",
     # The role that a server without any makes for itself would come with a password that everybody knows.
     "property.cassandra.superuser_setup_delay_ms": "86400000",
-    conf.HEAP: "256MiB",
+    conf.HEAP: SMALL,
 }
 _LOGBACK = """<configuration>
   <appender name="FILE" class="ch.qos.logback.core.FileAppender">

@@ -16,7 +16,10 @@ import pytest
 from datastores.cassandra import jolokia
 from datastores.cassandra.admin import FIRST, INSECURE, OPEN
 from datastores.cassandra.client import ACCOUNT, Shut, login, session
+from datastores.cassandra.conf import HEAP
 from datastores.cassandra.jolokia import Management
+from datastores.cassandra.settings import SMALL
+from datastores.cassandra.units import parse
 from datastores.contract import Mismatch, NotReady, ToolFailed
 from datastores.manager import Manager
 from datastores.settings import LayeredSettings
@@ -78,7 +81,8 @@ def test_a_server_that_others_reach_never_has_the_first_role(inn: Guests) -> Non
     # An address of this machine, written so that nobody can tell.
     node = node.at(endpoint=replace(node.endpoint, host="::ffff:127.0.0.1"))
     manager = inn.manager("cassandra", node=node, start=False)
-    manager.settings.ensure()
+    assert parse("storage", manager.settings.part.base()[HEAP]) > parse("storage", SMALL)
+    manager.settings.switch(manager.settings.write({HEAP: SMALL}))
     manager.admin.initialise()
     manager.service.start(timeout=120)
     with pytest.raises(Shut), login(node, FIRST, OPEN):
@@ -160,14 +164,19 @@ def test_a_call_costs_next_to_nothing(server: Manager, management: Management) -
 @pytest.fixture
 def insecure(server: Manager, request: pytest.FixtureRequest) -> Iterator[str]:
     """Have a configuration with one of the switches, as an image might bring it."""
-    name = str(request.param)
-    image = {name: INSECURE[name]}
+    name, value = request.param
+    image = {name: value}
     LayeredSettings(server.datastore, server.node, pid=lambda: None, image=image).ensure()
     yield name
     server.settings.ensure()
 
 
-@pytest.mark.parametrize("insecure", sorted(INSECURE), indirect=True)
+@pytest.mark.parametrize(
+    "insecure",
+    [*INSECURE.items(), ("allow_insecure_udfs", "Yes"), ("user_defined_functions_threads_enabled", "off")],
+    indirect=True,
+    ids=" ".join,
+)
 def test_a_file_that_gives_tenants_the_servers_rights_is_not_secure(server: Manager, insecure: str) -> None:
     with pytest.raises(Mismatch, match=insecure):
         server.admin.secure()

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from datastores.cassandra.client import Session, session
 from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.position import Position
 from datastores.cassandra.snapshot import TAG
-from datastores.contract import DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
+from datastores.contract import Databases, DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
 from datastores.manager import Manager
 from guestagent.declarations import load
 from guestagent.image import installation, read_image
@@ -41,6 +42,8 @@ SHAPE = (
     "CREATE TABLE kinds.packed (p int PRIMARY KEY, v text) WITH compression = {'class': 'ZstdCompressor'}",
     "CREATE TABLE kinds.bare (p int PRIMARY KEY, v text) WITH compression = {'enabled': 'false'}",
     "CREATE TABLE kinds.empty (p int PRIMARY KEY)",
+    "CREATE KEYSPACE wide WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3}",
+    "CREATE TABLE wide.t (p int PRIMARY KEY)",
     "CREATE TABLE kinds.live (p int, c int, v text, PRIMARY KEY (p, c))",
     "CREATE INDEX live_v ON kinds.live (v)",
     DROPPED,
@@ -202,6 +205,10 @@ def test_every_row_that_was_acknowledged_comes_back_and_new_files_only_are_sent(
     assert set(here.tokens) == set(position.tokens)
     assert str(here.host_id) != position.host_id
     assert views == {"seen"}
+    databases = back.part("databases")
+    assert isinstance(databases, Databases)
+    # Where it lay three times, and one node was left, nothing could be read.
+    assert {each["name"]: each["replication"] for each in databases.list()} == {"kinds": "dc1:1", "wide": "dc1:1"}
     assert sample(back).login("reader", Secret("a word"))
     assert not sample(back).login("cassandra", Secret("cassandra"))
     with pytest.raises(Mismatch):
@@ -305,21 +312,24 @@ def test_a_snapshot_that_the_server_refused_or_left_half_done_is_an_error(
             Keeper().take(running.backup)
     real = Management.call
 
-    def without(lost: str) -> None:
+    def without(lost: str, named: str) -> None:
         def call(self: Management, bean: str, operation: str, *arguments: object) -> object:
             told = real(self, bean, operation, *arguments)
-            for each in links(running.node):
-                if lost in str(each):
-                    running.node.host.remove(each)
+            for folder in links(running.node):
+                for each in (folder, *folder.rglob("*")):
+                    if fnmatch(str(each.relative_to(running.node.places.data / "data")), lost):
+                        running.node.host.remove(each)
             return told
 
         with monkeypatch.context() as patched:
             patched.setattr(Management, "call", call)
-            with pytest.raises(Incomplete, match=lost):
+            with pytest.raises(Incomplete, match=named):
                 Keeper().take(running.backup)
 
-    without("system_schema")
-    without("packed")
+    without("system_schema/*/snapshots/*", "system_schema")
+    without("kinds/packed-*/snapshots/ostler-????????????????", r"nothing of the table kinds\.packed")
+    without("kinds/packed-*/snapshots/*/nb-*", r"kinds\.packed lacks nb-.*-Data\.db")
+    without("kinds/rows-*/snapshots/*/.by_v", r"kinds\.rows lacks \.by_v/nb-.*-Data\.db")
     assert not links(running.node)
 
 
