@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from blake3 import blake3
 
+from datastores.cassandra import listeners
 from datastores.contract import Node, NotReady, Secret, ToolFailed
 
 PASSWORD = "management-password"
@@ -152,6 +153,8 @@ class Management:
         headers = {"Authorization": f"Basic {known}", "Content-Type": "application/json"}
         with self._connected() as connection:
             try:
+                connection.connect()
+                listeners.prove(self._node, connection.sock)
                 connection.request("POST", "/jolokia/", body, headers)
                 answer = connection.getresponse()
                 return answer.status, answer.read()

@@ -1,11 +1,15 @@
 """Who gets into a Cassandra server, by which doors, and what the agent's own door costs."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
 import re
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datastores.cassandra import jolokia
+from datastores.cassandra import jolokia, listeners
 from datastores.cassandra.admin import FIRST, INSECURE, OPEN
 from datastores.cassandra.client import ACCOUNT, Shut, login, session
 from datastores.cassandra.conf import HEAP
@@ -112,6 +116,61 @@ def test_no_password_is_in_an_argument_or_the_environment(server: Manager) -> No
     path = server.node.places.data / jolokia.FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.owner() == server.node.installation.owner
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.9.9.9"), ("::ffff:127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1")],  # noqa: S104
+)
+def test_it_is_seen_whose_account_listens(bound: str, asked: str) -> None:
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=family, dualstack_ipv6=":" in bound) as listening:
+        port = listening.getsockname()[1]
+        assert listeners.accounts(asked, port) == {os.geteuid()}
+    assert listeners.accounts(asked, port) == set()
+
+
+LISTEN = """
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listening:
+    print("listens", flush=True)
+    while True:
+        line, _ = listening.accept()
+        line.settimeout(2)
+        print(line.recv(1000), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def somebody(host: str, port: int, heard: list[bytes]) -> Iterator[None]:
+    """Have another account listen; keep what it hears.  An ordinary user has only one account to do it with."""
+    argv = [str(Path(sys.executable).resolve()), "-I", "-c", LISTEN, host, str(port)]
+    user = "nobody" if os.geteuid() == 0 else None
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, user=user, cwd="/") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"listens\n"
+        yield
+        child.kill()
+        heard += [each for each in child.stdout if each != b"b''\n"]
+
+
+def test_nobody_else_who_listens_is_told_a_password(server: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, heard = server.node, list[bytes]()
+    server.service.stop()
+    if os.geteuid():
+        monkeypatch.setattr(listeners, "account", lambda _: os.geteuid() + 1)
+    try:
+        with somebody(node.endpoint.host, node.endpoint.port, heard):
+            with pytest.raises(ToolFailed, match="another account"), session(node):
+                pass
+            with pytest.raises(ToolFailed, match="another account"):
+                server.admin.ping()
+        with somebody(jolokia.address(node), jolokia.PORT, heard), pytest.raises(ToolFailed, match="another account"):
+            Management(node).read(jolokia.STORAGE, "OperationMode")
+    finally:
+        monkeypatch.undo()
+        server.service.start()
+    assert heard == []
 
 
 @pytest.mark.parametrize("password", [None, "", "no"])
