@@ -14,6 +14,7 @@ from datastores.cassandra.client import ACCOUNT, Session, Shut, agent_password, 
 from datastores.cassandra.conf import read
 from datastores.cassandra.dialect import across, literal
 from datastores.cassandra.private import make_account
+from datastores.cassandra.rules import FALSE, TRUE
 from datastores.cassandra.settings import own
 from datastores.contract import Admin, Command, Mismatch, Node, NotReady, Secret, ToolFailed
 
@@ -105,7 +106,9 @@ class CassandraAdmin(Admin):
     def _harmless(self) -> None:
         written = read(self.node.places.config)
         for name, value in INSECURE.items():
-            if written.get(name, "").lower() == value:
+            # The server reads as a truth what a newer YAML takes for a word.
+            words = TRUE if value == "true" else FALSE
+            if written.get(name, "").strip().lower() in words:
                 raise Mismatch(f"the configuration has {name}: {value}, which gives tenants the server's own rights")
 
 

@@ -6,7 +6,6 @@ A connection is opened for one use and closed after it, and knows of one node: o
 import contextlib
 import logging
 import secrets
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ from cassandra.io.libevreactor import LibevConnection
 from cassandra.policies import ConstantReconnectionPolicy, WhiteListRoundRobinPolicy
 from cassandra.protocol import ErrorMessage
 
-from datastores.cassandra import jolokia
+from datastores.cassandra import jolokia, listeners
 from datastores.cassandra.driver import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from datastores.contract import BadInput, DatastoreError, Endpoint, Node, NotReady, Secret, ToolFailed
 
@@ -84,7 +83,9 @@ def session(node: Node, *, timeout: float = 30.0) -> Iterator[Session]:
 def login(node: Node, name: str, password: Secret, *, timeout: float = 30.0) -> Iterator[Session]:
     """Log in as somebody, as a tenant would."""
     host, port = reached(node.endpoint)
-    _listens(host, port)
+    # It is seen at once that nobody listens: the driver would say so on its log, and with a delay.
+    with listeners.reached(host, port) as line:
+        listeners.prove(node, line)
     with told():
         cluster = Cluster(
             [host],
@@ -96,6 +97,10 @@ def login(node: Node, name: str, password: Secret, *, timeout: float = 30.0) -> 
             reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=1),
             schema_metadata_enabled=False,
             token_metadata_enabled=False,
+            # What changes meanwhile is nothing to us; a look at it, put off, would hold up the end of the session.
+            schema_event_refresh_window=-1,
+            topology_event_refresh_window=-1,
+            status_event_refresh_window=-1,
             connect_timeout=10.0,
             control_connection_timeout=10.0,
             executor_threads=2,
@@ -131,14 +136,6 @@ def _profile(host: str, timeout: float) -> ExecutionProfile:
         consistency_level=ConsistencyLevel.LOCAL_QUORUM,
         request_timeout=timeout,
     )
-
-
-def _listens(host: str, port: int) -> None:
-    """See at once that nobody listens: the driver would say so on its log, and with a delay."""
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError as error:
-        raise NotReady(f"the server does not listen at port {port}: {error.strerror or error}") from None
 
 
 def _translated(error: Exception, field: str | None) -> DatastoreError:

@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from blake3 import blake3
 
+from datastores.cassandra import listeners
 from datastores.contract import Node, NotReady, Secret, ToolFailed
 
 PASSWORD = "management-password"
@@ -29,6 +30,7 @@ PROXY = "org.apache.cassandra.db:type=StorageProxy"
 COMPACTION = "org.apache.cassandra.db:type=CompactionManager"
 HINTS = "org.apache.cassandra.hints:type=HintsService"
 GUARDRAILS = "org.apache.cassandra.db:type=Guardrails"
+FLUSH = "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)"
 LOGGING = "setLoggingLevel(java.lang.String,java.lang.String)"
 AUTH = "org.apache.cassandra.auth:type="
 AUTH_CACHES = ("CredentialsCache", "RolesCache", "PermissionsCache")
@@ -39,7 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "takeSnapshot(java.lang.String,java.util.Map,[Ljava.lang.String;)",
         "clearSnapshot*",
         "drain",
-        "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)",
+        FLUSH,
         "forceKeyspaceCleanup*",
         "repairAsync(java.lang.String,java.util.Map)",
         "getParentRepairStatus(int)",
@@ -151,6 +153,8 @@ class Management:
         headers = {"Authorization": f"Basic {known}", "Content-Type": "application/json"}
         with self._connected() as connection:
             try:
+                connection.connect()
+                listeners.prove(self._node, connection.sock)
                 connection.request("POST", "/jolokia/", body, headers)
                 answer = connection.getresponse()
                 return answer.status, answer.read()

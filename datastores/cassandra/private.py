@@ -1,7 +1,7 @@
 """A server of our own on a data folder that nobody is served from yet, to make in it what is this guest's.
 
 It asks nobody for a password, since what it would ask for stands in the data it is to change.  So it listens at an
-address of the machine's own that is made up each time, and takes one connection in all: ours, held until it ends.
+address of the machine's own that is made up each time, and lets in nobody but who shows the key of its ``door``.
 """
 
 import contextlib
@@ -19,28 +19,29 @@ from cassandra.connection import ConnectionException, DefaultEndPoint
 from cassandra.io.libevreactor import LibevConnection
 from cassandra.protocol import QueryMessage
 
-from datastores.cassandra import conf, jolokia, jvm
+from datastores.cassandra import conf, door, jolokia, jvm
 from datastores.cassandra.client import ACCOUNT, agent_password, hashed
 from datastores.cassandra.dialect import across, identifier
 from datastores.cassandra.layout import folders
 from datastores.cassandra.position import AUTH, Position
 from datastores.cassandra.schema import tenants
-from datastores.cassandra.settings import addresses
+from datastores.cassandra.settings import SMALL, addresses
 from datastores.contract import Command, Endpoint, Identity, Mismatch, Node, Stream, ToolFailed
 
 MARK = "account"
 FOLDER = "private"
 LOG = "server.log"
 PATIENCE = 180.0
+OURS = ("system", "system_schema", AUTH)
+"""Where what we change, and what the server itself does, is written."""
 OPEN = {
     "authenticator": "AllowAllAuthenticator",
     "authorizer": "AllowAllAuthorizer",
-    "native_transport_max_concurrent_connections": "1",
     "auto_snapshot": "false",
     "auto_bootstrap": "false",
     # The role that a server without any makes for itself would come with a password that everybody knows.
     "property.cassandra.superuser_setup_delay_ms": "86400000",
-    conf.HEAP: "256MiB",
+    conf.HEAP: SMALL,
 }
 _LOGBACK = """<configuration>
   <appender name="FILE" class="ch.qos.logback.core.FileAppender">
@@ -82,7 +83,9 @@ def private(node: Node, folder: Path, tokens: tuple[str, ...]) -> Iterator[Line]
     try:
         with node.host.stream(_command(served, home), as_owner=True) as running, _line(served, running, home) as line:
             yield line
-            jolokia.Management(served, timeout=PATIENCE).call(jolokia.STORAGE, "drain")
+            management = jolokia.Management(served, timeout=PATIENCE)
+            for each in OURS:
+                management.call(jolokia.STORAGE, jolokia.FLUSH, each, [])
     finally:
         sweep(node)
 
@@ -100,15 +103,16 @@ def _elsewhere(node: Node, folder: Path) -> Node:
 
 
 def _configure(node: Node, served: Node, home: Path, tokens: tuple[str, ...]) -> None:
-    """Write the real server's configuration with another address, no passwords, and the tokens of a new node."""
+    """Write the real server's configuration with another address, another door, and the tokens of a new node."""
     host, folder = node.host, served.places.data
     real = conf.read(node.places.config)
     if tokens and real.get("num_tokens") != str(len(tokens)):
         raise Mismatch(f"the backup is of a node of {len(tokens)} tokens, this one has {real.get('num_tokens')}")
-    kept = {name: value for name, value in real.items() if name.partition(".")[0] not in OPEN}
+    kept = {name: value for name, value in real.items() if name.partition(".")[0] not in (*OPEN, *door.SIDES)}
     told = {"initial_token": ",".join(tokens)} if tokens else {}
-    files = conf.CassandraConf().dump([kept, folders(folder), addresses(served), OPEN, told])
+    files = conf.CassandraConf().dump([kept, folders(folder), addresses(served), OPEN, door.settings(home), told])
     host.folder(home, mode=0o700)
+    host.write(home / door.KEY, door.made(), mode=0o600)
     for name, content in (files | {conf.LOG: _LOGBACK.format(file=home / LOG).encode()}).items():
         host.write(home / name, content)
     jolokia.write_access(served, home)
@@ -131,10 +135,10 @@ def _line(served: Node, running: Stream, home: Path) -> Iterator[Line]:
 
 
 def _connected(endpoint: Endpoint, gone: threading.Event, home: Path) -> Any:
-    end = time.monotonic() + PATIENCE
+    end, place, key = time.monotonic() + PATIENCE, DefaultEndPoint(endpoint.host, endpoint.port), door.opened(home)
     while True:
         try:
-            return LibevConnection.factory(DefaultEndPoint(endpoint.host, endpoint.port), PATIENCE, protocol_version=5)
+            return LibevConnection.factory(place, PATIENCE, protocol_version=5, ssl_context=key)
         except (OSError, DriverException, ConnectionException) as error:
             if gone.is_set() or time.monotonic() > end:
                 raise ToolFailed(f"the private server did not come up: {_last_words(home)}") from error

@@ -20,7 +20,7 @@ from cassandra.query import BatchStatement, BatchType, SimpleStatement
 from datastores.cassandra.client import Session, Shut, login, session
 from datastores.cassandra.dialect import across, identifier
 from datastores.cassandra.factors import factors, nodes, replications
-from datastores.cassandra.jolokia import STORAGE, Management
+from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.schema import tenants
 from datastores.contract import Sample, Secret
 
@@ -106,7 +106,7 @@ class SampleData(Sample):
             end = time.monotonic() + 60
             management = Management(self.node, timeout=60)
             for each in replications(cql):
-                management.call(STORAGE, "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)", each, [])
+                management.call(STORAGE, FLUSH, each, [])
             while _busy(cql) and time.monotonic() < end:
                 time.sleep(0.05)
 
@@ -133,9 +133,9 @@ class _Writes:
 
         def batches() -> Iterator[BatchStatement]:
             for lot in lots:
-                notes = [(order, (_text(seed, lot, n, words=80), lot, n)) for n in range(1, ORDERS)]
+                notes = [(order, (passage(seed, lot, n, words=80), lot, n)) for n in range(1, ORDERS)]
                 yield self._together([*notes, (gone, (lot,))])
-                seen = [(seed, _text(seed, "u", lot, n, words=30), lot, _id(lot, n)) for n in range(USERS)]
+                seen = [(seed, passage(seed, "u", lot, n, words=30), lot, _id(lot, n)) for n in range(USERS)]
                 yield self._together((user, each) for each in seen)
 
         self._run(batches())
@@ -188,7 +188,8 @@ def _shape(cql: Session) -> None:
         cql.execute(f"CREATE {kind} IF NOT EXISTS {rest}")
 
 
-def _text(*place: object, words: int) -> str:
+def passage(*place: object, words: int) -> str:
+    """Return a text of so many words, another one for each place."""
     drawn = array("H", blake3(repr(place).encode()).digest(2 * words))
     return " ".join([_WORDS[each & 4095] for each in drawn])
 
@@ -208,14 +209,14 @@ def _order(lot: int, n: int) -> dict[str, object]:
         "lines": [(f"sku-{lot * n + each}", each, Decimal(f"{each}.5")) for each in range(n % 4)],
         "tags": {f"tag {n}", f"lot {lot % 13}"},
         "facts": {"weight": str(n), "color": _WORDS[(lot + n) % 4096]},
-        "note": _text(lot, n, words=110),
+        "note": passage(lot, n, words=110),
     }
 
 
 def _lot(lot: int) -> dict[str, list[dict[str, object]]]:
     """Return the rows of one lot by table."""
     users = [
-        {"lot": lot, "id": _id(lot, n), "mail": f"{lot}.{n}@example.org", "notes": _text("u", lot, n, words=40)}
+        {"lot": lot, "id": _id(lot, n), "mail": f"{lot}.{n}@example.org", "notes": passage("u", lot, n, words=40)}
         for n in range(USERS)
     ]
     articles = [
@@ -223,7 +224,7 @@ def _lot(lot: int) -> dict[str, list[dict[str, object]]]:
             "lot": lot,
             "number": n,
             "topic": _WORDS[lot % 50],
-            "body": _text("a", lot, n, words=100),
+            "body": passage("a", lot, n, words=100),
             "raw": blake3(repr((lot, n)).encode()).digest(300),
         }
         for n in range(ARTICLES)

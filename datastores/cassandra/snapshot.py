@@ -1,13 +1,14 @@
 """What a backup sends: the links that the server made of its files, and its schema; what the parent has is kept."""
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datastores.cassandra.position import Position
 from datastores.cassandra.private import MARK
-from datastores.cassandra.schema import SCHEMA, Schema
-from datastores.cassandra.sstables import DATA, Piece, compared, linked
+from datastores.cassandra.schema import SCHEMA, Schema, Table
+from datastores.cassandra.sstables import MANIFEST, Piece, compared, linked
 from datastores.contract import (
     Blocks,
     Checkpoint,
@@ -95,14 +96,17 @@ def _whole(data: Path, name: str, schema: Schema, pieces: Sequence[Piece]) -> No
     """Raise ``Incomplete`` where the server left something out, and said nothing."""
     if not any(each.path.startswith(f"{NEEDED}/") for each in pieces):
         raise Incomplete(f"the snapshot has nothing of {NEEDED}")
+    there = {each.source for each in pieces}
     for table in schema.tables:
-        if not (data / table.folder / "snapshots" / name).is_dir():
-            raise Incomplete(f"the snapshot has nothing of the table {table.keyspace}.{table.name}")
-    kinds: dict[tuple[Path, str], set[str]] = {}
-    for each in pieces:
-        found = each.component
-        if found is not None:
-            kinds.setdefault((each.source.parent, found.sstable), set()).add(found.kind)
-    for (folder, sstable), there in kinds.items():
-        if DATA not in there:
-            raise Incomplete(f"the snapshot has no data of {sstable} in {folder}")
+        folder = data / table.folder / "snapshots" / name
+        missing = [each for each in _listed(folder, table) if folder / each not in there]
+        if missing:
+            raise Incomplete(f"the snapshot of the table {table.keyspace}.{table.name} lacks {missing[0]}")
+
+
+def _listed(folder: Path, table: Table) -> list[str]:
+    """Return the data files that the server says it has linked, those of indexes too."""
+    try:
+        return [str(each) for each in json.loads((folder / MANIFEST).read_bytes())["files"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise Incomplete(f"the snapshot has nothing of the table {table.keyspace}.{table.name}") from None

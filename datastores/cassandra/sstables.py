@@ -21,7 +21,8 @@ from datastores.contract import Blocks, Buffer, Mismatch
 
 DIGEST = "Digest.crc32"
 DATA = "Data.db"
-MADE_AGAIN = frozenset({"manifest.json", "schema.cql"})
+MANIFEST = "manifest.json"
+MADE_AGAIN = frozenset({MANIFEST, "schema.cql"})
 """What a snapshot writes beside its links: the checkpoint and the backup's own schema say more."""
 PIECE = 1 << 20
 WIDTH = 32

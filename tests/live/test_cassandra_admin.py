@@ -1,10 +1,15 @@
 """Who gets into a Cassandra server, by which doors, and what the agent's own door costs."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
+import re
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datastores.cassandra import jolokia
+from datastores.cassandra import jolokia, listeners
 from datastores.cassandra.admin import FIRST, INSECURE, OPEN
 from datastores.cassandra.client import ACCOUNT, Shut, login, session
+from datastores.cassandra.conf import HEAP
 from datastores.cassandra.jolokia import Management
+from datastores.cassandra.settings import SMALL
+from datastores.cassandra.units import parse
 from datastores.contract import Mismatch, NotReady, ToolFailed
 from datastores.manager import Manager
 from datastores.settings import LayeredSettings
@@ -77,7 +85,8 @@ def test_a_server_that_others_reach_never_has_the_first_role(inn: Guests) -> Non
     # An address of this machine, written so that nobody can tell.
     node = node.at(endpoint=replace(node.endpoint, host="::ffff:127.0.0.1"))
     manager = inn.manager("cassandra", node=node, start=False)
-    manager.settings.ensure()
+    assert parse("storage", manager.settings.part.base()[HEAP]) > parse("storage", SMALL)
+    manager.settings.switch(manager.settings.write({HEAP: SMALL}))
     manager.admin.initialise()
     manager.service.start(timeout=120)
     with pytest.raises(Shut), login(node, FIRST, OPEN):
@@ -107,6 +116,61 @@ def test_no_password_is_in_an_argument_or_the_environment(server: Manager) -> No
     path = server.node.places.data / jolokia.FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.owner() == server.node.installation.owner
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.9.9.9"), ("::ffff:127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1")],  # noqa: S104
+)
+def test_it_is_seen_whose_account_listens(bound: str, asked: str) -> None:
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=family, dualstack_ipv6=":" in bound) as listening:
+        port = listening.getsockname()[1]
+        assert listeners.accounts(asked, port) == {os.geteuid()}
+    assert listeners.accounts(asked, port) == set()
+
+
+LISTEN = """
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listening:
+    print("listens", flush=True)
+    while True:
+        line, _ = listening.accept()
+        line.settimeout(2)
+        print(line.recv(1000), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def somebody(host: str, port: int, heard: list[bytes]) -> Iterator[None]:
+    """Have another account listen; keep what it hears.  An ordinary user has only one account to do it with."""
+    argv = [str(Path(sys.executable).resolve()), "-I", "-c", LISTEN, host, str(port)]
+    user = "nobody" if os.geteuid() == 0 else None
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, user=user, cwd="/") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"listens\n"
+        yield
+        child.kill()
+        heard += [each for each in child.stdout if each != b"b''\n"]
+
+
+def test_nobody_else_who_listens_is_told_a_password(server: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, heard = server.node, list[bytes]()
+    server.service.stop()
+    if os.geteuid():
+        monkeypatch.setattr(listeners, "account", lambda _: os.geteuid() + 1)
+    try:
+        with somebody(node.endpoint.host, node.endpoint.port, heard):
+            with pytest.raises(ToolFailed, match="another account"), session(node):
+                pass
+            with pytest.raises(ToolFailed, match="another account"):
+                server.admin.ping()
+        with somebody(jolokia.address(node), jolokia.PORT, heard), pytest.raises(ToolFailed, match="another account"):
+            Management(node).read(jolokia.STORAGE, "OperationMode")
+    finally:
+        monkeypatch.undo()
+        server.service.start()
+    assert heard == []
 
 
 @pytest.mark.parametrize("password", [None, "", "no"])
@@ -159,17 +223,29 @@ def test_a_call_costs_next_to_nothing(server: Manager, management: Management) -
 @pytest.fixture
 def insecure(server: Manager, request: pytest.FixtureRequest) -> Iterator[str]:
     """Have a configuration with one of the switches, as an image might bring it."""
-    name = str(request.param)
-    image = {name: INSECURE[name]}
+    name, value = request.param
+    image = {name: value}
     LayeredSettings(server.datastore, server.node, pid=lambda: None, image=image).ensure()
     yield name
     server.settings.ensure()
 
 
-@pytest.mark.parametrize("insecure", sorted(INSECURE), indirect=True)
+@pytest.mark.parametrize(
+    "insecure",
+    [*INSECURE.items(), ("allow_insecure_udfs", "Yes"), ("user_defined_functions_threads_enabled", "off")],
+    indirect=True,
+    ids=" ".join,
+)
 def test_a_file_that_gives_tenants_the_servers_rights_is_not_secure(server: Manager, insecure: str) -> None:
     with pytest.raises(Mismatch, match=insecure):
         server.admin.secure()
+
+
+def test_what_a_row_costs_is_measured_on_few_rows_and_is_the_same(server: Manager) -> None:
+    [wanted] = [each for each in server.admin.command().argv if each.startswith("@")]
+    assert "memtable_row_overhead_computation_step=1000" in Path(wanted[1:]).read_text()
+    found = re.findall(r"row overhead: (\d+)", (server.node.places.log / "server.log").read_text())
+    assert all(170 <= int(each) <= 190 for each in found) and found, found
 
 
 def test_a_stop_leaves_nothing_in_the_log_to_be_done_again(server: Manager) -> None:

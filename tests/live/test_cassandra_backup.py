@@ -1,23 +1,32 @@
 """Cassandra's backups on a real server: every kind of row, what was acknowledged, accounts, ids, servers that die."""
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from datastores.cassandra.backup import CassandraBackup
 from datastores.cassandra.client import Session, session
-from datastores.cassandra.jolokia import STORAGE, Management
+from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.position import Position
 from datastores.cassandra.snapshot import TAG
-from datastores.contract import DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
+from datastores.contract import Databases, DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
 from datastores.manager import Manager
+from guestagent.declarations import load
+from guestagent.image import installation, read_image
+from guestagent.node import node_for
 from tests.fakes_host import Keeper, Taken, restore
-from tests.guests import Guests, sample
+from tests.guests import IMAGE, Guests, prefix, sample
 
+KILLED = 20 * int(os.environ.get("OSTLER_COUNT", "1"))
+PILED = 2_000_000
 DROPPED = 'CREATE TABLE kinds."Odd" ("we;\n""ird" int PRIMARY KEY, x text, y text) WITH comment = \'a;\n\'\'b\''
 SHAPE = (
     "CREATE KEYSPACE kinds WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}",
@@ -33,6 +42,8 @@ SHAPE = (
     "CREATE TABLE kinds.packed (p int PRIMARY KEY, v text) WITH compression = {'class': 'ZstdCompressor'}",
     "CREATE TABLE kinds.bare (p int PRIMARY KEY, v text) WITH compression = {'enabled': 'false'}",
     "CREATE TABLE kinds.empty (p int PRIMARY KEY)",
+    "CREATE KEYSPACE wide WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3}",
+    "CREATE TABLE wide.t (p int PRIMARY KEY)",
     "CREATE TABLE kinds.live (p int, c int, v text, PRIMARY KEY (p, c))",
     "CREATE INDEX live_v ON kinds.live (v)",
     DROPPED,
@@ -76,7 +87,7 @@ def shape(cql: Session) -> None:
 
 
 def flush(node: Node) -> None:
-    Management(node).call(STORAGE, "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)", "kinds", [])
+    Management(node).call(STORAGE, FLUSH, "kinds", [])
 
 
 def rows(node: Node) -> dict[str, list[str]]:
@@ -194,6 +205,10 @@ def test_every_row_that_was_acknowledged_comes_back_and_new_files_only_are_sent(
     assert set(here.tokens) == set(position.tokens)
     assert str(here.host_id) != position.host_id
     assert views == {"seen"}
+    databases = back.part("databases")
+    assert isinstance(databases, Databases)
+    # Where it lay three times, and one node was left, nothing could be read.
+    assert {each["name"]: each["replication"] for each in databases.list()} == {"kinds": "dc1:1", "wide": "dc1:1"}
     assert sample(back).login("reader", Secret("a word"))
     assert not sample(back).login("cassandra", Secret("cassandra"))
     with pytest.raises(Mismatch):
@@ -246,6 +261,48 @@ def test_links_of_killed_backups_are_swept_also_of_tables_that_are_gone(running:
         ]
 
 
+def test_what_killed_backups_hold_of_the_disk_does_not_grow(running: Manager) -> None:
+    """Each leaves links to files that the server has then deleted; the next one lets go of them."""
+    places, held = running.node.places, list[int]()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with session(running.node) as cql:
+        cql.execute("CREATE TABLE kinds.piled (p int PRIMARY KEY, v blob)")
+        for n in range(KILLED):
+            cql.execute("INSERT INTO kinds.piled (p, v) VALUES (%s, %s)", (n, os.urandom(PILED)))
+            flush(running.node)
+            there, here = context.Pipe()
+            child = context.Process(target=hold_links, args=(places.root.parent, here))
+            child.start()
+            assert there.poll(60)
+            child.kill()
+            child.join()
+            cql.execute("TRUNCATE kinds.piled")
+            until(lambda: pinned(running.node) >= PILED)
+            held.append(pinned(running.node))
+        cql.execute("DROP TABLE kinds.piled")
+    assert max(held) < 2 * PILED, held
+    running.backup.sweep()
+    assert not links(running.node)
+
+
+def hold_links(home: Path, told: Connection) -> None:
+    """Take a backup of a guest in a process of its own, and tell when its links are there, to be killed."""
+    version = read_image(IMAGE).versions("cassandra")[0]
+    facts = installation(read_image(IMAGE), "cassandra", version, prefix())
+    node = node_for(home.name, load("cassandra"), version, facts, home / "root", home / "state", port=0)
+    with CassandraBackup(node).snapshot(None, Limits()) as snapshot:
+        next(iter(snapshot.extents()))
+        told.send("there")
+        time.sleep(600)
+
+
+def pinned(node: Node) -> int:
+    """Return how many bytes of deleted files are held by links of ours alone."""
+    told = [each.stat() for folder in links(node) for each in folder.rglob("nb-*")]
+    return sum(each.st_size for each in told if each.st_nlink == 1)
+
+
 def test_a_snapshot_that_the_server_refused_or_left_half_done_is_an_error(
     running: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,21 +312,24 @@ def test_a_snapshot_that_the_server_refused_or_left_half_done_is_an_error(
             Keeper().take(running.backup)
     real = Management.call
 
-    def without(lost: str) -> None:
+    def without(lost: str, named: str) -> None:
         def call(self: Management, bean: str, operation: str, *arguments: object) -> object:
             told = real(self, bean, operation, *arguments)
-            for each in links(running.node):
-                if lost in str(each):
-                    running.node.host.remove(each)
+            for folder in links(running.node):
+                for each in (folder, *folder.rglob("*")):
+                    if fnmatch(str(each.relative_to(running.node.places.data / "data")), lost):
+                        running.node.host.remove(each)
             return told
 
         with monkeypatch.context() as patched:
             patched.setattr(Management, "call", call)
-            with pytest.raises(Incomplete, match=lost):
+            with pytest.raises(Incomplete, match=named):
                 Keeper().take(running.backup)
 
-    without("system_schema")
-    without("packed")
+    without("system_schema/*/snapshots/*", "system_schema")
+    without("kinds/packed-*/snapshots/ostler-????????????????", r"nothing of the table kinds\.packed")
+    without("kinds/packed-*/snapshots/*/nb-*", r"kinds\.packed lacks nb-.*-Data\.db")
+    without("kinds/rows-*/snapshots/*/.by_v", r"kinds\.rows lacks \.by_v/nb-.*-Data\.db")
     assert not links(running.node)
 
 
