@@ -8,19 +8,17 @@ several times in turn, of which the medians are shown.
 
 import argparse
 import configparser
-import contextlib
 import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
+from bounds import Bound, all_held  # noqa: E402
 from demo_show import Show  # noqa: E402
 from demo_site import Broken, Guest, Patience, Site  # noqa: E402
 from meter import Cost, metered, spent, waited  # noqa: E402
@@ -166,13 +164,12 @@ def measure(site: Site, show: Show, wanted: int) -> bool:
         figures["sstable_bytes"] = volume.fill(wanted)
     costs: Costs = {kind: {} for kind in KINDS}
     made: dict[str, object] = {}
-    fresh, memory = 0, [0]
+    fresh = 0
     for kind in KINDS[:-1]:
         if kind == "second":
             with show.step("change", "change 3 % of the rows") as figures:
                 figures["new_sstable_bytes"] = fresh = volume.change(CHANGED)
-        with peak(guest, memory):
-            run(show, costs, kind, "ostler", lambda: ours(guest, made))
+        run(show, costs, kind, "ostler", lambda: ours(guest, made))
         run(show, costs, kind, "medusa", lambda kind=kind: peer.backup(kind))
     digest = sample.digest()
     words = ("backup", "restore", str(made["id"]), "--digest", str(made["digest"]))
@@ -187,29 +184,25 @@ def measure(site: Site, show: Show, wanted: int) -> bool:
             raise Broken("what medusa restored is not what was there")
     costs["restore"] = median(rounds)["restore"]
     tables(show, costs, KINDS)
-    return bounds(show, costs, fresh, memory[0])
+    return all_held(show, bounds(costs, fresh))
 
 
-def bounds(show: Show, costs: Costs, fresh: int, memory: int) -> bool:
-    """Print what was promised beside what was measured; say whether all of it held."""
+def bounds(costs: Costs, fresh: int) -> dict[str, Bound]:
+    """Return what was measured, and what was promised."""
     (full, its_full), (second, _), (restore, its_restore) = (
         (costs[kind]["ostler"], costs[kind]["medusa"]) for kind in ("full", "second", "restore")
     )
-    found = {
-        "full: CPU, ours/medusa's": (full.cpu / its_full.cpu, 1.1),
-        "full: stored, ours/medusa's": (full.stored_bytes / its_full.stored_bytes, 0.75),
-        "full: anonymous memory, MB": (memory / 1e6, 100),
-        "unchanged: stored, of the full's": (costs["unchanged"]["ostler"].stored_bytes / full.stored_bytes, 0.001),
-        "3 % updated: stored, of the new SSTables": (second.stored_bytes / fresh, 0.75),
-        "restore: CPU, ours/medusa's": (restore.cpu / its_restore.cpu, 0.5),
-        "restore: wall, ours/medusa's": (restore.wall / its_restore.wall, 0.5),
+    memory = max(costs[kind]["ostler"].anonymous_bytes for kind in KINDS[:-1])
+    unchanged = costs["unchanged"]["ostler"]
+    return {
+        "full: CPU, ours/medusa's": Bound(full.cpu / its_full.cpu, most=1.1),
+        "full: stored, ours/medusa's": Bound(full.stored_bytes / its_full.stored_bytes, most=0.75),
+        "backups: anonymous memory, MB": Bound(memory / 1e6, most=100),
+        "unchanged: stored, of the full's": Bound(unchanged.stored_bytes / full.stored_bytes, most=0.001),
+        "3 % updated: stored, of the new SSTables": Bound(second.stored_bytes / fresh, most=0.75),
+        "restore: CPU, ours/medusa's": Bound(restore.cpu / its_restore.cpu, most=0.5),
+        "restore: wall, ours/medusa's": Bound(restore.wall / its_restore.wall, most=0.5),
     }
-    with show.step("bounds", "what was promised") as figures:
-        for name, (value, bound) in found.items():
-            held = "held" if value <= bound else "MISSED"
-            show.console.print(f"  {name:<44} {value:8.4g}   at most {bound:g}   {held}", markup=False)
-            figures[name] = round(value, 5)
-    return all(value <= bound for value, bound in found.values())
 
 
 def ours(guest: Guest, made: dict[str, object]) -> Cost:
@@ -226,25 +219,6 @@ def restored(guest: Guest, words: tuple[str, ...]) -> Cost:
     before, _ = spent(agent)
     guest.ostler(*words)
     return Cost(cpu=spent(agent)[0] - before, wall=time.monotonic() - began)
-
-
-@contextlib.contextmanager
-def peak(guest: Guest, found: list[int]) -> Iterator[None]:
-    """Watch the anonymous memory of an agent, which runs no tool; ``found`` has its peak so far, in bytes."""
-    over, path = threading.Event(), Path(f"/proc/{guest.process.pid if guest.process else 0}/smaps_rollup")
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            lines = path.read_text().splitlines()
-            found[0] = max(found[0], *(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:")))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _options() -> argparse.Namespace:
