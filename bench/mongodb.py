@@ -90,24 +90,25 @@ def measure(site: Site, show: Show, wanted: int) -> bool:
         figures["entries_per_cpu_second"] = entries = round(replayed(node, site.folder / "replayed"))
     guest.ostler("service", "stop")
     costs["restore"] = restored(show, site, made, size)
-    full = costs["full"]
-    return all_held(
-        show,
-        {
-            "full: client CPU s per GB": Bound(full.cpu / size * 1e9, most=6.5),
-            "full: anonymous memory, MB": Bound(full.anonymous_bytes / 1e6, most=90),
-            "full: MB per CPU s, ours/decode + JSON": Bound(others["decode + JSON"] / full.cpu, least=5),
-            "full: MB per CPU s, ours/raw, zstd, openssl": Bound(others["raw, zstd, openssl"] / full.cpu, least=1.2),
-            "3 % updated: stored, of the full's": Bound(costs["updated"].stored_bytes / full.stored_bytes, most=0.01),
-            "3 % inserted: stored, of the full's": Bound(costs["inserted"].stored_bytes / full.stored_bytes, most=0.04),
-            "after a hole, 3 %: stored, of the full's": Bound(
-                costs["after a hole"].stored_bytes / full.stored_bytes, most=0.05
-            ),
-            "after a hole: anonymous memory, MB": Bound(costs["after a hole"].anonymous_bytes / 1e6, most=90),
-            "oplog: entries per CPU s": Bound(entries, least=10_000),
-            "restore: client CPU s per GB": Bound((costs["restore"].cpu - costs["restore"].tools) / size * 1e9, most=5),
-        },
-    )
+    return all_held(show, bounds(costs, others, size, entries))
+
+
+def bounds(costs: dict[str, Cost], others: dict[str, float], size: int, entries: int) -> dict[str, Bound]:
+    """Return what was measured, and what was promised."""
+    full, hole, restore = costs["full"], costs["after a hole"], costs["restore"]
+    stored = {kind: cost.stored_bytes / full.stored_bytes for kind, cost in costs.items()}
+    return {
+        "full: client CPU s per GB": Bound(full.cpu / size * 1e9, most=6.5),
+        "full: anonymous memory, MB": Bound(full.anonymous_bytes / 1e6, most=90),
+        "full: MB per CPU s, ours/decode + JSON": Bound(others["decode + JSON"] / full.cpu, least=5),
+        "full: MB per CPU s, ours/raw, zstd, openssl": Bound(others["raw, zstd, openssl"] / full.cpu, least=1.2),
+        "3 % updated: stored, of the full's": Bound(stored["updated"], most=0.01),
+        "3 % inserted: stored, of the full's": Bound(stored["inserted"], most=0.04),
+        "after a hole, 3 % updated: stored, of the full's": Bound(stored["after a hole"], most=0.05),
+        "after a hole: anonymous memory, MB": Bound(hole.anonymous_bytes / 1e6, most=90),
+        "oplog: entries per CPU s": Bound(entries, least=10_000),
+        "restore: client CPU s per GB": Bound((restore.cpu - restore.tools) / size * 1e9, most=5),
+    }
 
 
 def ours(show: Show, guest: Guest, kind: str, size: int, *words: str) -> tuple[Cost, str]:
