@@ -1,4 +1,4 @@
-"""Frames: what is compressed and sealed in one go."""
+"""Frames: what is compressed and sealed in one go, and how hard that is tried."""
 
 import threading
 
@@ -7,20 +7,48 @@ import zstandard
 from objectstore.store import Buffer, Corrupt
 
 LEVEL = 1
+LIGHT = -1
+"""A look in passing: what does not shrink at once is stored as it is, in a frame all the same."""
+DENSE = 0.95
+AGAIN = 16
 _own = threading.local()
 
 
-def compressor() -> zstandard.ZstdCompressor:
-    """Return this thread's compressor; making one anew for every frame would cost more than the small ones."""
-    found: zstandard.ZstdCompressor | None = getattr(_own, "compressor", None)
-    if found is None:
-        found = _own.compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True)
-    return found
+class Effort:
+    """How hard the frames of one file are tried.
+
+    What is compressed already, by the database or by its tenants, costs the compressor as much as what is not, for
+    nothing.  So where a frame did not shrink, the next ones are looked at in passing; every ``AGAIN``-th is tried as
+    the first one was, for a file may change in its middle.  May be used from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._dense = False
+        self._frames = 0
+
+    def level(self) -> int:
+        """Return the level of the next frame."""
+        self._frames += 1
+        return LIGHT if self._dense and self._frames % AGAIN else LEVEL
+
+    def learn(self, plain: int, packed: int) -> None:
+        """Take note of what a frame came to."""
+        self._dense = packed > plain * DENSE
 
 
-def compress(data: Buffer) -> bytes:
+def compress(data: Buffer, level: int = LEVEL) -> bytes:
     """Return ``data`` as one zstd frame that tells its size."""
-    return compressor().compress(data)
+    return _compressor(level).compress(data)
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    """Return this thread's compressor; making one anew for every frame would cost more than the small ones."""
+    known: dict[int, zstandard.ZstdCompressor] | None = getattr(_own, "compressors", None)
+    if known is None:
+        known = _own.compressors = {}
+    if level not in known:
+        known[level] = zstandard.ZstdCompressor(level=level, write_content_size=True)
+    return known[level]
 
 
 def expand(data: Buffer, size: int) -> bytes:

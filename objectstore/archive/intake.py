@@ -129,7 +129,7 @@ class Intake:
         self._monitor.check()
         with memoryview(buffer) as whole, whole[: end - begin] as view:
             found = compare(view, begin, track.cut, self._old(track, begin))
-            runs = sorted([*found.kept, *self._store(view, begin, found.new)])
+            runs = sorted([*found.kept, *self._store(track, view, begin, found.new)])
         self._buffers.give(buffer)
         with self._lock:
             self.new_bytes += sum(stop - start for start, stop in found.new)
@@ -145,13 +145,15 @@ class Intake:
         piece = self.parent.piece(track.old, begin)
         return piece if piece is not None and piece.shape.compares_with(track.cut) else None
 
-    def _store(self, view: memoryview, begin: int, new: tuple[Span, ...]) -> list[Run]:
+    def _store(self, track: Track, view: memoryview, begin: int, new: tuple[Span, ...]) -> list[Run]:
         """Make one frame of what is new in a group, and return its runs."""
         if not new:
             return []
         parts = [view[start - begin : stop - begin] for start, stop in new]
         data: Buffer = parts[0] if len(parts) == 1 else b"".join(parts)
-        frame = self._packs.write(frames.compress(data), len(data))
+        packed = frames.compress(data, track.effort.level())
+        track.effort.learn(len(data), len(packed))
+        frame = self._packs.write(packed, len(data))
         runs, at = [], 0
         for start, stop in new:
             runs.append(Run(start, stop - start, frame, at))

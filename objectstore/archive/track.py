@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from objectstore.archive.builder import Builder
+from objectstore.archive.frames import Effort
 from objectstore.archive.index import MapPart, Ref, encode_map
 from objectstore.archive.model import GROUP, Cut, check_cut
 from objectstore.archive.pieces import Piece, Shape, group_size, span_size
@@ -62,7 +63,7 @@ class Track:
 
     ``old`` is the path under which the parent stored its file of this name.  ``building`` is the piece that
     grows, ``rest`` the same put aside, ``done`` those that are whole, by where they begin.
-    ``idle``: no more is expected.
+    ``idle``: no more is expected.  ``effort``: how hard its frames are compressed.
     """
 
     path: str
@@ -74,6 +75,7 @@ class Track:
     building: Builder | None = None
     rest: Spooled | None = None
     idle: bool = True
+    effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
         if self.cut is not None:

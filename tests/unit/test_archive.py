@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from objectstore.archive import Archive, Entry, Manifest, extract
+from objectstore.archive.frames import AGAIN, LEVEL, LIGHT, Effort, compress, expand
 from objectstore.archive.intake import MORE_OPEN
 from objectstore.archive.model import GROUP, PACK
 from objectstore.archive.pieces import span_size
@@ -38,6 +39,36 @@ def test_a_backup_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (made.logical_bytes, made.new_bytes, made.read_bytes) == (sum(map(len, files.values())),) * 3
     extract(kept.contents(made), tmp_path / "out")
     assert {str(file.relative_to(tmp_path / "out")): file.read_bytes() for file in walk(tmp_path / "out")} == files
+
+
+def test_what_does_not_shrink_is_looked_at_in_passing_and_tried_again_once_in_a_while() -> None:
+    effort = Effort()
+    tried = [effort.level() for _ in range(3) if not effort.learn(100, 50)]
+    assert tried == [LEVEL] * 3
+    effort.learn(100, 100)
+    levels = [effort.level() for _ in range(2 * AGAIN) if not effort.learn(100, 96)]
+    assert levels.count(LEVEL) == 2
+    assert levels[:3] == [LIGHT] * 3
+    effort.learn(100, 94)
+    assert effort.level() == LEVEL
+
+
+@pytest.mark.parametrize("level", [LEVEL, LIGHT])
+def test_a_frame_is_the_same_format_however_hard_it_was_tried(level: int) -> None:
+    text = noise(5, GROUP // 2).hex().encode()
+    packed = compress(text, level)
+    assert expand(packed, len(text)) == text
+    assert (len(packed) < 0.6 * len(text)) == (level == LEVEL)
+    assert len(compress(noise(5, GROUP), level)) < GROUP * 1.001
+
+
+def test_a_file_that_is_dense_to_its_middle_is_compressed_from_there_on() -> None:
+    text = noise(3, (AGAIN + 8) * GROUP // 2).hex().encode()
+    files = {"a": noise(4, 2 * GROUP) + text, "b": text}
+    kept = archive()
+    made = take(kept, files, cut=lambda path: None, workers=1)
+    assert read(kept, made) == files
+    assert made.stored_bytes < 2 * GROUP + AGAIN * GROUP + 0.6 * (8 * GROUP + len(text))
 
 
 def walk(root: Path) -> list[Path]:
