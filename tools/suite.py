@@ -24,7 +24,7 @@ SUITES = ("unit", "conformance", "interop", "faults", "live")
 LONGEST_FIRST = ("live", "faults", "conformance", "interop", "unit")
 LANES = 3
 """Steps that run at once: each is a process that mostly waits for another, and shares nothing with the rest."""
-HANDS = {"live": 2}
+HANDS = {"live": 2, "faults": 2}
 """The suites whose files several such processes take, each the next one, as one alone would outlast everything."""
 DOORS = ("tools/servers", "tools/environment")
 CHECKS: dict[str, list[str]] = {
