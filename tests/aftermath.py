@@ -18,6 +18,8 @@ ENDED = frozenset({"succeeded", "failed", "interrupted", "cancelled"})
 GENERATIONS = 3
 RANDOM = re.compile(r"\d{12,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """How a server's runtime names the libraries that it unpacks for itself."""
+LEARNT = ("cache", "clusters")
+"""What an agent keeps of its store from one backup to the next, whether that one came to anything or not."""
 PASSWORD = "pw-ann-1"
 
 
@@ -45,7 +47,7 @@ def files_of(agent: LiveAgent) -> frozenset[str]:
     for folder in (agent.state, agent.root):
         for path in folder.rglob("*"):
             parts = path.relative_to(folder).parts
-            if parts[0] in ("data", "cache") and (len(parts) > 1 or parts[0] == "cache"):
+            if parts[0] in LEARNT or (parts[0] == "data" and len(parts) > 1):
                 continue
             if parts[0] == "config.d":
                 parts = (parts[0], "N", *parts[2:])
