@@ -110,8 +110,7 @@ class Lanes:
     def _suite(self, name: str) -> tuple[bool, Figures]:
         """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
         files = sorted(str(each.relative_to(ROOT)) for each in (ROOT / "tests" / name).glob("test_*.py"))
-        # Backwards, for what takes longest comes late in the alphabet, and should not come last.
-        hands = [[file] for file in reversed(files)] if name in HANDS else [files]
+        hands = [[file] for file in files] if name in HANDS else [files]
         with ThreadPoolExecutor(HANDS.get(name, 1)) as players:
             ended = list(players.map(lambda hand: self._files(name, hand), hands))
         figures = {key: sum(counts.get(key, 0) for _, counts in ended) for key in COUNTS}
