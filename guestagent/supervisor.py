@@ -64,8 +64,11 @@ class ProcessService:
                 self._launch()
                 self._wait_for_answer(until, timeout)
 
-    def stop(self, *, timeout: float = 120.0) -> None:
-        """Quiesce, end it and wait until it is gone; it is killed when ``timeout`` seconds were not enough."""
+    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+        """Quiesce, end it and wait until it is gone; it is killed when ``timeout`` seconds were not enough.
+
+        ``replaced``: it is abandoned, as its datastore sees fit.
+        """
         until = time.monotonic() + timeout
         with self._guard:
             if self.pid() is None and not self._adopt():
@@ -73,9 +76,13 @@ class ProcessService:
             server = self._known
             if server is None:
                 return
+            number = self._admin.stop_signal()
             with contextlib.suppress(DatastoreError):
-                self._admin.quiesce()
-            if not end(server, self._admin.stop_signal(), wait_until(until)) and not end(server, 9, KILLED_AFTER):
+                if replaced:
+                    number = self._admin.abandon()
+                else:
+                    self._admin.quiesce()
+            if not end(server, number, wait_until(until)) and not end(server, 9, KILLED_AFTER):
                 raise NotReady(f"server {server.pid} does not end, not even killed")
             self._forget()
 

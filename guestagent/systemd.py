@@ -37,8 +37,8 @@ class UnitService:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
 
-    def stop(self, *, timeout: float = 120.0) -> None:
-        """Quiesce and stop the unit; systemd kills what does not end."""
+    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+        """Quiesce and stop the unit; systemd kills what does not end, and knows one way only."""
         if self.pid() is not None:
             with contextlib.suppress(DatastoreError):
                 self._admin.quiesce()

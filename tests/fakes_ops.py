@@ -161,7 +161,7 @@ class ShamService:
             raise NotReady("it is starting")
         self.node.host.write(self.node.places.run / "up", json.dumps({"shade": "light", **config}).encode())
 
-    def stop(self, *, timeout: float = 120.0) -> None:
+    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
         kill_at(self.node, "stop")
         (self.node.places.run / "up").unlink(missing_ok=True)
 

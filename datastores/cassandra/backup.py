@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from datastores.cassandra import private
+from datastores.cassandra import jvm, private
 from datastores.cassandra.client import session
 from datastores.cassandra.jolokia import STORAGE, Management
 from datastores.cassandra.layout import TABLES
@@ -79,6 +79,7 @@ class CassandraBackup(Backup):
         for each in (self.node.places.data / TABLES).glob(f"*/*/snapshots/{TAG}*"):
             self.node.host.remove(each)
         private.sweep(self.node)
+        jvm.sweep(self.node)
 
     def _run(self) -> int:
         with session(self.node) as cql:

@@ -41,6 +41,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "takeSnapshot(java.lang.String,java.util.Map,[Ljava.lang.String;)",
         "clearSnapshot*",
         "drain",
+        "stopNativeTransport*",
+        "stopGossiping",
         FLUSH,
         "forceKeyspaceCleanup*",
         "repairAsync(java.lang.String,java.util.Map)",

@@ -4,6 +4,7 @@ A file of options is read by ``java`` itself (``@FILE``), so that no shell is be
 """
 
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,9 @@ EXPORTS = (
     "jdk.unsupported/sun.misc",
 )
 """What of the machine's own the server takes hold of; it does not start without."""
+UNPACKED = ("*.so", "*.so.lck", "jna*.tmp")
+SETTLED = 600.0
+"""A library is loaded as soon as it is unpacked; after so many seconds it surely is."""
 
 
 def options(heap: int, properties: Sequence[tuple[str, str]]) -> bytes:
@@ -86,6 +90,13 @@ def command(node: Node, config: Path, data: Path, *more: str) -> Command:
             DAEMON,
         )
     )
+
+
+def sweep(node: Node) -> None:
+    """Remove what killed servers have left of the libraries they unpacked; a running one needs the names no more."""
+    for each in (found for kind in UNPACKED for found in node.places.run.glob(kind)):
+        if time.time() - each.lstat().st_mtime > SETTLED:
+            node.host.remove(each)
 
 
 def class_path(node: Node) -> str:

@@ -168,8 +168,11 @@ class Service(Protocol):
     def start(self, *, timeout: float = 120.0) -> None:
         """Start and wait until ``Admin.ping`` answers; no error where it runs already."""
 
-    def stop(self, *, timeout: float = 120.0) -> None:
-        """Quiesce, end it and wait until it is gone; no error where it is down."""
+    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+        """Quiesce, end it and wait until it is gone; no error where it is down.
+
+        ``replaced``: other data takes the place of its own, so that it may be abandoned.
+        """
 
     def pid(self) -> int | None:
         """Return the server's own process id, or None where it does not run."""

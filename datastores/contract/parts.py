@@ -49,6 +49,14 @@ class Admin(ABC):
     def stop_signal(self) -> int:
         """Return the signal that ends the server cleanly."""
 
+    def abandon(self) -> int:
+        """Prepare the end of a server whose data is being replaced, rather quick than clean; return the signal for it.
+
+        What it acknowledged is there still where it is started on this data again.  Otherwise as any end.
+        """
+        self.quiesce()
+        return self.stop_signal()
+
     @abstractmethod
     def probe(self) -> None:
         """Write something of our own and read it back; raise ``NotReady`` where it does not hold."""

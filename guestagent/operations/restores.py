@@ -114,7 +114,7 @@ def _make_room(run: Run, known: Known, discard: bool) -> None:
     try:
         must_fit(run.guest, manifest.logical_bytes, hint=DISCARD)
     except DatastoreError:
-        manager.service.stop()
+        manager.service.stop(replaced=True)
         host.remove(places.data)
 
 

@@ -11,12 +11,12 @@ def swapped(run: Run) -> bool:
 
 
 def swap(run: Run) -> None:
-    """Stop the server and exchange the two folders, once."""
+    """Stop the server, whose data goes, and exchange the two folders, once."""
     manager = run.guest.manager
     places, host = manager.node.places, manager.node.host
     if swapped(run):
         return
-    manager.service.stop()
+    manager.service.stop(replaced=True)
     host.folder(places.data)
     host.exchange(places.staging, places.data)
 
@@ -28,6 +28,6 @@ def swap_back(run: Run) -> bool:
     if swapped(run):
         if empty(places.staging):
             return False
-        manager.service.stop()
+        manager.service.stop(replaced=True)
         host.exchange(places.staging, places.data)
     return True

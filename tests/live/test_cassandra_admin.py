@@ -258,3 +258,29 @@ def test_a_stop_leaves_nothing_in_the_log_to_be_done_again(server: Manager) -> N
     assert "DRAINED" in text
     assert " 0 replayed mutations" in text.rpartition("DRAINED")[2]
     server.admin.probe()
+
+
+def test_a_server_that_was_abandoned_has_lost_nothing_and_left_no_library(server: Manager) -> None:
+    with session(server.node) as cql:
+        cql.execute("CREATE KEYSPACE kept WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}")
+        cql.execute("CREATE TABLE kept.rows (id int PRIMARY KEY)")
+        for each in range(100):
+            cql.execute("INSERT INTO kept.rows (id) VALUES (%s)", (each,))
+    log = server.node.places.log / "server.log"
+    before = log.stat().st_size
+    server.service.stop(replaced=True)
+    said = log.read_text()[before:]
+    assert "Stop listening for CQL clients" in said
+    assert "Announcing shutdown" in said
+    assert "DRAIN" not in said
+    left = list(server.node.places.run.glob("*.so*"))
+    assert left, "it was not killed"
+    for each in left:
+        os.utime(each, (0, 0))
+    server.service.start(timeout=120)
+    with session(server.node) as cql:
+        assert cql.execute("SELECT count(*) FROM kept.rows").one().count == 100
+        cql.execute("DROP KEYSPACE kept")
+    assert server.backup is not None
+    server.backup.sweep()
+    assert not set(left) & set(server.node.places.run.iterdir())
