@@ -92,6 +92,7 @@ def install(wanted: Sequence[Recipe]) -> None:
             run(["dpkg", "--configure", "-a"], check=False)
             run(["apt-get", "update"], check=False)
             run(["apt-get", *INSTALL, *packages])
+        make_owners(wanted)
         for each in wanted:
             bring(each, SYSTEM, run)
     if Path("/run/systemd/system").is_dir():

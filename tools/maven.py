@@ -4,7 +4,7 @@ Java and Maven are the machine's; where it has none they lie below the private p
 they are not in the system's own folders.
 
 The first artifact is the server itself; what it depends on lies in ``lib`` beside it.  One with a classifier is whole
-in itself.
+in itself.  ``programs`` are where they belong, in the same order, and last the file of classes where one is kept.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import classes
 from recipes import Recipe, Wrong
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -36,7 +37,7 @@ def bring(recipe: Recipe, folder: Path, usr: Path, run: Callable[..., str]) -> N
     fetched = folder / "jars"
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
     run([*_maven(usr, folder), *_kept(folder), "-q", "-B", "-f", str(folder / "pom.xml"), *goal])
-    for coordinates, program in zip(recipe.maven, recipe.programs, strict=True):
+    for coordinates, program in zip(recipe.maven, recipe.programs, strict=False):
         _place(fetched / _file(coordinates), usr / program)
     beside = (usr / recipe.programs[0]).parent / "lib"
     fresh = beside.with_name(".lib.new")
@@ -44,6 +45,8 @@ def bring(recipe: Recipe, folder: Path, usr: Path, run: Callable[..., str]) -> N
     shutil.copytree(fetched, fresh)
     shutil.rmtree(beside, ignore_errors=True)
     fresh.rename(beside)
+    if recipe.classes:
+        classes.keep(recipe, usr)
 
 
 def _dependency(coordinates: str) -> str:

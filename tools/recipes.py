@@ -3,8 +3,10 @@
 import os
 import subprocess
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "servers.d"
 SYSTEM = Path("/usr")
@@ -22,7 +24,8 @@ class Recipe:
 
     ``packages`` are installed where we may, else ``private`` ones are unpacked below a prefix (none: it cannot be had
     without root).  It is there when all ``programs`` are, relative to ``/usr`` or ``PREFIX/usr``.  ``wanted`` is
-    ``demo``, ``test`` or ``bench``; ``version`` a program that prints it; ``owner`` the server's account.
+    ``demo``, ``test`` or ``bench``; ``version`` a program that prints it; ``owner`` the server's account; ``classes``
+    says how a server in Java is started once, so that it starts sooner from then on.
     """
 
     name: str
@@ -36,19 +39,20 @@ class Recipe:
     wheel: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
     maven: tuple[str, ...] = ()
+    classes: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
         """Read one file; ``Wrong`` names the key that is missing or unknown."""
         table = tomllib.loads(path.read_text())
-        optional = {"private", "owner", "units", "wheel", "older", "maven"}
+        optional = {"private", "owner", "units", "wheel", "older", "maven", "classes"}
         known = {"for", "packages", "programs", "version", *optional}
         odd = sorted(set(table) - known) or sorted(known - optional - set(table))
         if odd:
             raise Wrong(f"{path.name}: the key {odd[0]!r} is unknown or missing")
         keys = ("packages", "private", "programs", "version", "units", "wheel", "older", "maven")
         lists = {key: tuple(table.get(key, ())) for key in keys}
-        return cls(path.stem, table["for"], owner=table.get("owner", ""), **lists)
+        return cls(path.stem, table["for"], owner=table.get("owner", ""), classes=table.get("classes", {}), **lists)
 
     def home(self, prefix: Path, *, private: bool = False) -> Path | None:
         """Return the folder its programs lie under: ``/usr`` (not if ``private``), ``PREFIX/usr``, or None: missing."""

@@ -13,6 +13,8 @@ from datastores.cassandra import jolokia, jvm, root
 from datastores.cassandra.client import ACCOUNT, Session, Shut, agent_password, forget, hashed, login, session
 from datastores.cassandra.conf import read
 from datastores.cassandra.dialect import across, literal
+from datastores.cassandra.factors import replications
+from datastores.cassandra.position import AUTH
 from datastores.cassandra.private import make_account
 from datastores.cassandra.rules import FALSE, TRUE
 from datastores.cassandra.settings import own
@@ -95,7 +97,7 @@ class CassandraAdmin(Admin):
         management = jolokia.Management(self.node, timeout=60)
         with session(self.node, timeout=10) as cql:
             root.remember(self.node, cql)
-            keyspaces = [row.keyspace_name for row in cql.execute("SELECT keyspace_name FROM system_schema.keyspaces")]
+            keyspaces = [AUTH, *replications(cql)]
         for each in ("stopNativeTransport()", "stopGossiping"):
             management.call(jolokia.STORAGE, each)
         for each in keyspaces:

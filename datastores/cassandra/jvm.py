@@ -11,34 +11,13 @@ from pathlib import Path
 from datastores.contract import Command, Node
 
 OPTIONS = "jvm.options"
+OPENED = Path(__file__).with_name("jvm17.options")
+CLASSES = "classes.jsa"
+"""Beside the server's jar: the classes of a start, for Java to map; with it a start takes two thirds of the time."""
 DAEMON = "org.apache.cassandra.service.CassandraDaemon"
 SMALL = 1 << 30
 """Below this heap start-up is most of what the compiler would do: one collector thread, the first compiler only."""
 
-_BASE_OPENS = (
-    "java.io java.lang java.lang.module java.lang.reflect java.math java.net java.nio java.util java.util.concurrent "
-    "java.util.concurrent.atomic jdk.internal.loader jdk.internal.math jdk.internal.module jdk.internal.ref "
-    "jdk.internal.reflect jdk.internal.util.jar sun.nio.ch"
-)
-OPENS = (
-    *(f"java.base/{each}" for each in _BASE_OPENS.split()),
-    "jdk.compiler/com.sun.tools.javac",
-    "jdk.management/com.sun.management.internal",
-)
-EXPORTS = (
-    "java.base/java.lang.ref",
-    "java.base/jdk.internal.misc",
-    "java.base/jdk.internal.ref",
-    "java.base/sun.nio.ch",
-    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
-    "java.rmi/sun.rmi.registry",
-    "java.rmi/sun.rmi.server",
-    "java.sql/java.sql",
-    "jdk.attach/sun.tools.attach",
-    "jdk.compiler/com.sun.tools.javac.file",
-    "jdk.unsupported/sun.misc",
-)
-"""What of the machine's own the server takes hold of; it does not start without."""
 UNPACKED = ("*.so", "*.so.lck", "jna*.tmp")
 SETTLED = 600.0
 """A library is loaded as soon as it is unpacked; after so many seconds it surely is."""
@@ -57,26 +36,27 @@ def options(heap: int, properties: Sequence[tuple[str, str]]) -> bytes:
         # Otherwise every account of the machine may read its counters.
         "-XX:-UsePerfData",
         "-XX:+DisableAttachMechanism",
-        *(f"--add-opens={each}=ALL-UNNAMED" for each in OPENS),
-        *(f"--add-exports={each}=ALL-UNNAMED" for each in EXPORTS),
+        *words(OPENED.read_text()),
         *(f"-D{name}={value}" for name, value in properties),
     ]
     return "".join(f"{_quoted(each)}\n" for each in lines).encode()
 
 
 def words(text: str) -> list[str]:
-    """Return the options of a file that ``options`` has written."""
-    lines = (line.strip() for line in text.splitlines())
+    """Return the options of a file as ``options`` writes it."""
+    lines = (line.strip() for line in text.splitlines() if not line.startswith("#"))
     return [re.sub(r"\\(.)", r"\1", line[1:-1]) if line.startswith('"') else line for line in lines if line]
 
 
 def command(node: Node, config: Path, data: Path, *more: str) -> Command:
     """Return the server's command: on the generation ``config`` and the folder ``data``."""
     tools = node.installation.tools
+    classes = tools["library"].with_name(CLASSES)
     return Command(
         (
             str(tools["server"]),
             f"@{config / OPTIONS}",
+            *((f"-XX:SharedArchiveFile={classes}",) if classes.is_file() else ()),
             f"-Dcassandra.config={(config / 'cassandra.yaml').as_uri()}",
             f"-Dcassandra-rackdc.properties={(config / 'cassandra-rackdc.properties').as_uri()}",
             f"-Dlogback.configurationFile={config / 'logback.xml'}",

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from datastores.cassandra import jolokia, listeners
+from datastores.cassandra import jolokia, jvm, listeners
 from datastores.cassandra.admin import FIRST, INSECURE, OPEN
 from datastores.cassandra.client import ACCOUNT, Shut, login, session
 from datastores.cassandra.conf import HEAP
@@ -246,6 +246,12 @@ def test_what_a_row_costs_is_measured_on_few_rows_and_is_the_same(server: Manage
     assert "memtable_row_overhead_computation_step=1000" in Path(wanted[1:]).read_text()
     found = re.findall(r"row overhead: (\d+)", (server.node.places.log / "server.log").read_text())
     assert all(170 <= int(each) <= 190 for each in found) and found, found
+
+
+def test_java_maps_the_classes_that_were_kept_of_a_start(server: Manager) -> None:
+    kept = server.node.installation.tools["library"].with_name(jvm.CLASSES)
+    assert kept.is_file(), "tools/servers has made none"
+    assert str(kept) in (Path("/proc") / str(server.service.pid()) / "maps").read_text(), "Java has refused it"
 
 
 def test_a_stop_leaves_nothing_in_the_log_to_be_done_again(server: Manager) -> None:
