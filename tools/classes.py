@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, TextIO
 
 from recipes import Recipe, Wrong
 
@@ -28,7 +29,7 @@ def keep(recipe: Recipe, usr: Path) -> None:
         facts = {"folder": folder, "address": address, "root": ROOT, "home": target.parent}
         for name, content in recipe.classes["files"].items():
             (folder / name).write_text(content.format(**facts))
-        as_owner = {}
+        as_owner: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = pwd.getpwnam(recipe.owner)
             as_owner = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
@@ -40,7 +41,7 @@ def keep(recipe: Recipe, usr: Path) -> None:
         _place(made, target)
 
 
-def _run(argv: list[str], recipe: Recipe, said: object, as_owner: dict[str, object]) -> None:
+def _run(argv: list[str], recipe: Recipe, said: TextIO, as_owner: dict[str, Any]) -> None:
     """Run the server until it says that it is up, then end it; ``Wrong`` quotes what it said instead."""
     path, end = Path(said.name), time.monotonic() + PATIENCE
     server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=path.parent, **as_owner)
