@@ -114,7 +114,7 @@ class Client:
         ``Unreachable`` after a minute of silence, ``DeadlinePassed`` after ``deadline`` seconds.
         """
         until = None if deadline is None else time.monotonic() + deadline
-        heard, pause = time.monotonic(), 0.05
+        began = heard = time.monotonic()
         while True:
             left = _SILENCE if until is None else until - time.monotonic()
             if left <= 0:
@@ -128,8 +128,8 @@ class Client:
                     return seen
             elif time.monotonic() - heard > _SILENCE:
                 raise Unreachable("the agent has not answered for a minute", operation=operation)
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, 1.0)
+            # Short ones are seen to end at once, long ones are not asked about all the time.
+            time.sleep(min(max(0.05, (time.monotonic() - began) / 8), 1.0, left))
 
     def _look(self, operation: str, seconds: float) -> dict[str, JSON] | None:
         try:
