@@ -26,7 +26,9 @@ def keep(recipe: Recipe, usr: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ostler-") as text:
         folder = Path(text)
         address = "127.{}.{}.{}".format(*(1 + secrets.randbelow(254) for _ in range(3)))
-        facts = {"folder": folder, "address": address, "root": ROOT, "home": target.parent}
+        facts = {"folder": folder, "address": address, "home": target.parent}
+        for each in recipe.classes["copies"]:  # the clone may be closed to the server's account
+            (folder / Path(each).name).write_bytes((ROOT / each).read_bytes())
         for name, content in recipe.classes["files"].items():
             (folder / name).write_text(content.format(**facts))
         as_owner: dict[str, Any] = {}
@@ -70,11 +72,14 @@ def _java(usr: Path) -> str:
 
 def _place(made: Path, target: Path) -> None:
     """Put the file in its place whole: Java maps it unseen."""
-    if not made.is_file():
-        raise Wrong(f"java has kept no {made.name}")
     fresh = target.with_name(f".{target.name}.new")
-    shutil.copyfile(made, fresh)
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
+    try:
+        number = os.open(made, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise Wrong(f"java has kept no {made.name}: {error.strerror}") from None
+    with os.fdopen(number, "rb") as source, fresh.open("wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)
+        out.flush()
+        os.fsync(out.fileno())
     fresh.chmod(0o644)
     fresh.rename(target)
