@@ -81,11 +81,12 @@ def _maven(usr: Path, folder: Path) -> list[str]:
     if found and shutil.which("java"):
         return [found]
     home = usr / "share/maven"
-    java = next((usr / "lib/jvm").glob("java-17-openjdk-*/bin/java"), None)
+    own, machines = next((usr / "lib/jvm").glob("java-17-openjdk-*/bin/java"), None), shutil.which("java")
+    java = own or (Path(machines) if machines else None)
     boot = next((home / "boot").glob("plexus-classworlds*.jar"), None)
     if java is None or boot is None:
         raise Wrong("there is neither a Java 17 nor a Maven here: install openjdk-17-jre-headless and maven")
-    _at_home(java, usr, home)
+    _at_home(own, usr, home)
     trusted = folder / "trusted.jks"
     trusted.write_bytes(_trust(Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")))
     defined = {
@@ -98,14 +99,16 @@ def _maven(usr: Path, folder: Path) -> list[str]:
     return [str(java), *options, "-cp", str(boot), "org.codehaus.plexus.classworlds.launcher.Launcher"]
 
 
-def _at_home(java: Path, usr: Path, home: Path) -> None:
-    """Let the links of both lead to what lies below the prefix, and ``bin/java`` be there."""
-    for folder in (java.parent.parent, home):
+def _at_home(java: Path | None, usr: Path, home: Path) -> None:
+    """Let the links of both lead to what lies below the prefix, and ``bin/java`` be there where Java does."""
+    for folder in (home, *((java.parent.parent,) if java else ())):
         for link in [each for each in folder.rglob("*") if each.is_symlink()]:
             below = usr.parent / str(link.readlink()).lstrip("/")
             if link.readlink().is_absolute() and below.exists():
                 link.unlink()
                 link.symlink_to(below)
+    if java is None:
+        return
     program = usr / "bin/java"
     program.parent.mkdir(exist_ok=True)
     program.unlink(missing_ok=True)

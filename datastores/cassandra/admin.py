@@ -5,7 +5,6 @@ made by a private server before that, and the first one never comes to be; else 
 """
 
 import contextlib
-import secrets
 import signal
 import time
 
@@ -76,10 +75,11 @@ class CassandraAdmin(Admin):
         except Shut:
             _take_over(self.node, password)
         with session(self.node) as cql:
-            _keep_state(cql)
-            _shut_first(cql)
+            # With it goes what it was given: who made our role may change its password.
+            cql.execute(f"DROP ROLE IF EXISTS {FIRST}")
             root.restore(self.node, cql)
             forget(cql)
+            _keep_state(cql)
         try:
             with login(self.node, FIRST, OPEN, timeout=10):
                 raise ToolFailed("the role that every new server has can still log in")
@@ -131,26 +131,19 @@ def _version(cql: Session) -> str:
 
 
 def _take_over(node: Node, password: Secret) -> None:
-    """Make our role as the first one; whoever was as quick as we are is found out."""
+    """Make our role by the first one."""
     with login(node, FIRST, OPEN) as cql:
         known = f"HASHED PASSWORD = {literal(hashed(password))} AND SUPERUSER = true AND LOGIN = true"
         cql.execute(f"CREATE ROLE IF NOT EXISTS {ACCOUNT} WITH {known}")
         cql.execute(f"ALTER ROLE {ACCOUNT} WITH {known}")
-        there = {each.role for each in cql.execute("SELECT role FROM system_auth.roles")}
-        if strangers := there - {ACCOUNT, FIRST}:
-            raise ToolFailed(f"while the server was open, somebody made the role {min(strangers)[:80]!r}")
 
 
 def _keep_state(cql: Session) -> None:
+    """Have the keyspace that says that the server is ours; ``ToolFailed`` where somebody used the time before."""
     if cql.execute("SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", (STATE,)).one() is None:
+        there = {each.role for each in cql.execute("SELECT role FROM system_auth.roles")}
+        if strangers := there - {ACCOUNT, root.NAME}:
+            raise ToolFailed(f"while the server was open, somebody made the role {min(strangers)[:80]!r}")
         (center,) = cql.execute("SELECT data_center FROM system.local").one()
         cql.execute(f"CREATE KEYSPACE IF NOT EXISTS {STATE} WITH replication = {across({center: 1})}")
         cql.execute(f"CREATE TABLE IF NOT EXISTS {STATE}.state (id text PRIMARY KEY, mark bigint)")
-
-
-def _shut_first(cql: Session) -> None:
-    there = cql.execute("SELECT can_login, is_superuser FROM system_auth.roles WHERE role = %s", (FIRST,)).one()
-    if there is not None and (there.can_login or there.is_superuser):
-        lost = hashed(Secret(secrets.token_hex(32)))
-        shut = f"HASHED PASSWORD = {literal(lost)} AND SUPERUSER = false AND LOGIN = false"
-        cql.execute(f"ALTER ROLE {FIRST} WITH {shut}")

@@ -7,6 +7,7 @@ layer, and its comments stay.  Documents with a key twice, an anchor or a tag ar
 last, and none of ours has them.
 """
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,6 @@ LEVEL = "log.level"
 PROPERTY = "property."
 WHERE = "place."
 OTHERS = ("image.", "jvm.", "log.", PROPERTY, WHERE)
-LISTS = ("data_file_directories", "seed_provider")
 LOGBACK = """<configuration>
   <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%-5level [%thread] %date{{ISO8601}} %F:%L - %msg%n</pattern></encoder>
@@ -114,7 +114,7 @@ def _document(merged: Mapping[str, str]) -> bytes:
     tree = document(Path(image).read_bytes()) if image else CommentedMap()
     for name in sorted(merged):
         if not name.startswith(OTHERS):
-            _put(tree, name.split("."), json.loads(merged[name]) if name in LISTS else _typed(merged[name]))
+            _put(tree, name.split("."), _typed(merged[name]))
     out = io.BytesIO()
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 4096
@@ -133,7 +133,10 @@ def _put(tree: CommentedMap, path: Sequence[str], value: object) -> None:
 
 
 def _typed(value: str) -> object:
-    """Return a number or a truth as such, and all else as text in quotes: ``on`` and ``010`` stay text."""
+    """Return a number, a truth or a list as such, and all else as text in quotes: ``on`` and ``010`` stay text."""
+    if value.startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
     if value in ("true", "false"):
         return value == "true"
     if value.isascii() and value.lstrip("-").isdigit() and str(int(value)) == value:

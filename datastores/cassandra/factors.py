@@ -45,6 +45,18 @@ def factors(asked: str | None, there: Mapping[str, int]) -> dict[str, int]:
     return wanted
 
 
+def fitting(told: Mapping[str, str], there: Mapping[str, int]) -> dict[str, int]:
+    """Return the factors that a backup's keyspace gets here: its own, and never above the nodes there are.
+
+    ``told`` is its replication as the server has it; where none of its data centres is here, it is the default.
+    """
+    plain = {center: int(factor.partition("/")[0]) for center, factor in told.items() if factor[:1].isdigit()}
+    same = plain.pop("replication_factor", None)
+    wanted = plain if same is None else dict.fromkeys(there, same)
+    fits = {center: min(factor, there[center]) for center, factor in sorted(wanted.items()) if center in there}
+    return {center: factor for center, factor in fits.items() if factor} or factors(None, there)
+
+
 def _by_center(asked: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in asked.split(","):

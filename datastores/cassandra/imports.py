@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from datastores.cassandra.client import Session, session, told
-from datastores.cassandra.dialect import identifier
+from datastores.cassandra.dialect import across, identifier
+from datastores.cassandra.factors import fitting, nodes
 from datastores.cassandra.jolokia import Management
 from datastores.cassandra.restore import runs, write
 from datastores.cassandra.root import admit
@@ -16,6 +17,8 @@ LONG = 24 * 3600.0
 IMPORT = f"importNewSSTables(java.util.Set{7 * ',boolean'})"
 _NAME = re.compile(r"([A-Za-z0-9_]{1,48})(?:\.([A-Za-z0-9_]{1,222}))?")
 _ID = re.compile(r"WITH ID = [0-9a-f-]{36}")
+_PAIR = re.compile(r"'([^']*)': '([^']*)'")
+_TABLE = re.compile(r'(?:CREATE TABLE(?: IF NOT EXISTS)?|ALTER TABLE) ("?\w+"?\."?\w+"?)\s')
 
 
 class CassandraImport(Import):
@@ -57,13 +60,20 @@ class _Part:
         self._tables = [each for each in tables if not each.base]
 
     def make(self, *, whole: bool) -> None:
-        """Have the tables, empty, and what they need; where the keyspace is meant ``whole``, nothing else in it."""
+        """Have the tables, empty, and what they need; where the keyspace is meant ``whole``, nothing else in it.
+
+        What cannot be is refused before anything is dropped.
+        """
+        kinds = ("type", "function", "aggregate") if whole else ("type",)
+        self._needs(self._missing(kinds, whole))
         old = {each.name: each for each in self._there.tables if each.keyspace == self._keyspace and not each.base}
         new = {each.name: each for each in self._tables}
         for name, table in old.items():
             if (name in new and not self._same(table, new[name])) or (name not in new and whole):
                 self._drop(table)
-        self._needs(whole)
+        for each in reversed(self._there.of(self._keyspace, *kinds)) if whole else ():
+            if each.name not in {made.name for made in self._wanted.of(self._keyspace, each.kind)}:
+                self._cql.execute(f"DROP {each.kind} IF EXISTS {identifier(each.keyspace)}.{each.name}")
         for name, table in new.items():
             if name in old and self._same(old[name], table):
                 self._cql.execute(f"TRUNCATE TABLE {identifier(self._keyspace)}.{identifier(name)}")
@@ -81,28 +91,61 @@ class _Part:
                 kind = "MATERIALIZED VIEW" if each.kind == VIEW else "TABLE"
                 self._cql.execute(f"DROP {kind} IF EXISTS {identifier(self._keyspace)}.{identifier(each.plain)}")
 
-    def _needs(self, whole: bool) -> None:
-        """Have the keyspace and its types, and where it is meant whole functions, too."""
-        kinds = ("type", "function", "aggregate") if whole else ("type",)
+    def _missing(self, kinds: Sequence[str], whole: bool) -> list[Made]:
+        """Return what has to be made before the tables; ``Mismatch`` where something else stands under its name."""
         stand = {(each.kind, each.name): each.statement for each in self._there.of(self._keyspace, *kinds)}
-        if not self._there.of(self._keyspace, KEYSPACE):
-            self._run(self._wanted.of(self._keyspace, KEYSPACE))
-            admit(self._cql, [self._keyspace])
-        for each in reversed(self._there.of(self._keyspace, *kinds)) if whole else ():
-            if each.name not in {made.name for made in self._wanted.of(self._keyspace, each.kind)}:
-                self._cql.execute(f"DROP {each.kind} IF EXISTS {identifier(each.keyspace)}.{each.name}")
-        missing = list[Made]()
-        for each in (each for kind in kinds for each in self._wanted.of(self._keyspace, kind)):
+        wanted = [each for kind in kinds for each in self._wanted.of(self._keyspace, kind)]
+        needed = wanted if whole else _used(wanted, self._tables)
+        for each in needed:
             if stand.get((each.kind, each.name), each.statement) != each.statement:
                 raise Mismatch(f"the {each.kind} {each.keyspace}.{each.name} is not the backup's: drop it first")
-            if (each.kind, each.name) not in stand:
-                missing.append(each)
+        return [each for each in needed if (each.kind, each.name) not in stand]
+
+    def _needs(self, missing: Sequence[Made]) -> None:
+        """Have the keyspace, with as many copies as there are nodes for, and what is missing in it."""
+        if not self._there.of(self._keyspace, KEYSPACE):
+            [made] = self._wanted.of(self._keyspace, KEYSPACE)
+            copies = across(fitting(dict(_PAIR.findall(made.statement)), nodes(self._cql)))
+            durable = "false" if "durable_writes = false" in made.statement else "true"
+            name = identifier(self._keyspace)
+            self._cql.execute(f"CREATE KEYSPACE {name} WITH replication = {copies} AND durable_writes = {durable}")
+            admit(self._cql, [self._keyspace])
         self._run(missing)
 
     def _run(self, made: Sequence[Made]) -> None:
-        for each in made:
-            for statement in statements(each.statement):
-                self._cql.execute(statement)
+        for statement in (statement for each in made for statement in making(each)):
+            self._cql.execute(statement)
+
+
+def making(made: Made) -> list[str]:
+    """Return the statements that make a thing: of a table several, of all else one, and the server takes no two in one.
+
+    What tenants wrote is in them, and we run them: ``Mismatch`` where one of a table's is about anything else.
+    """
+    if made.kind != TABLE:
+        return [made.statement]
+    found = list(statements(made.statement))
+    for each in found:
+        about = _TABLE.match(each)
+        if about is None or about[1].replace('"', "") != f"{made.keyspace}.{made.plain}":
+            raise Mismatch(
+                f"the backup's schema has a statement that does not make the table {made.keyspace}.{made.name}"
+            )
+    return found
+
+
+def _used(types: Sequence[Made], tables: Sequence[Table]) -> list[Made]:
+    """Return the types that columns of these tables have, and those within them."""
+    texts = [told for table in tables for _, _, told in table.columns]
+    used = list[Made]()
+    while more := [each for each in types if each not in used and any(_names(text, each.plain) for text in texts)]:
+        used += more
+        texts = [each.statement.partition("(")[2] for each in more]
+    return [each for each in types if each in used]
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def _chosen(schema: Schema, name: str) -> list[Table]:

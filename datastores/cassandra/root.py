@@ -29,16 +29,17 @@ class CassandraRoot(Root):
     def enable(self) -> "dict[str, JSON]":
         """Make root with a new random password, kept nowhere but as its salted hash."""
         password = Secret(secrets.token_urlsafe(24))
-        self.node.secrets.keep(KEPT, Secret(hashed(password)))
+        kept = Secret(hashed(password))
         with session(self.node) as cql:
-            restore(self.node, cql)
+            _have(cql, kept)
+        self.node.secrets.keep(KEPT, kept)
         return {"name": NAME, "password": password.reveal()}
 
     def disable(self) -> None:
         """Take root away; no error where it is not enabled."""
-        self.node.secrets.drop(KEPT)
         with session(self.node) as cql:
-            restore(self.node, cql)
+            _have(cql, None)
+        self.node.secrets.drop(KEPT)
 
     def show(self) -> "dict[str, JSON]":
         """Ask the server, not our memory."""
@@ -48,8 +49,11 @@ class CassandraRoot(Root):
 
 def restore(node: Node, cql: Session) -> None:
     """Make root what is kept about it: its hash and the closed list of rights, or gone."""
-    kept, there = node.secrets.load(KEPT), found(cql)
-    if there is not None:
+    _have(cql, node.secrets.load(KEPT))
+
+
+def _have(cql: Session, kept: Secret | None) -> None:
+    if found(cql) is not None:
         cql.execute(f"DROP ROLE IF EXISTS {identifier(NAME)}")
     if kept is not None:
         known = f"HASHED PASSWORD = {literal(kept.reveal())} AND LOGIN = true AND SUPERUSER = false"

@@ -11,6 +11,10 @@ from datastores.cassandra.client import Session
 from datastores.contract import Mismatch
 
 SCHEMA = "schema.json"
+SERVERS = frozenset(
+    ("system", *(f"system_{each}" for each in "auth distributed ostler schema traces views virtual_schema".split()))
+)
+"""The server's own keyspaces, and ours; it lets a tenant make others that begin as they do."""
 KEYSPACE, TABLE, VIEW, INDEX = "keyspace", "table", "materialized_view", "index"
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$\$.*?\$\$|;\s*""", re.DOTALL)
 
@@ -107,7 +111,7 @@ class Schema:
 
 def tenants(keyspace: str) -> bool:
     """Say whether a keyspace is a tenant's."""
-    return keyspace != "system" and not keyspace.startswith("system_")
+    return keyspace not in SERVERS
 
 
 def statements(text: str) -> Sequence[str]:

@@ -19,9 +19,10 @@ import pytest
 
 from datastores.cassandra import jolokia, jvm, listeners
 from datastores.cassandra.admin import FIRST, INSECURE, OPEN
-from datastores.cassandra.client import ACCOUNT, Shut, login, session
+from datastores.cassandra.client import ACCOUNT, Shut, login, session, told
 from datastores.cassandra.conf import HEAP
 from datastores.cassandra.jolokia import Management
+from datastores.cassandra.layout import TABLES
 from datastores.cassandra.settings import SMALL
 from datastores.cassandra.units import parse
 from datastores.contract import Mismatch, NotReady, ToolFailed
@@ -70,14 +71,17 @@ def password_of(server: Manager) -> str:
 
 def test_the_first_role_is_shut_at_once_although_the_server_remembers_it(server: Manager) -> None:
     with session(server.node) as cql:
-        cql.execute("ALTER ROLE cassandra WITH PASSWORD = 'cassandra' AND SUPERUSER = true AND LOGIN = true")
+        cql.execute("CREATE ROLE cassandra WITH PASSWORD = 'cassandra' AND SUPERUSER = true AND LOGIN = true")
+        cql.execute(f"GRANT ALTER ON ROLE {ACCOUNT} TO cassandra")
         jolokia.forget_roles(server.node)
     with login(server.node, FIRST, OPEN) as cql:
         assert cql.execute("SELECT role FROM system_auth.roles").one() is not None
-    server.admin.secure()
+        server.admin.secure()
+        with pytest.raises(ToolFailed), told():
+            cql.execute(f"ALTER ROLE {ACCOUNT} WITH PASSWORD = 'mine'")
     with pytest.raises(Shut), login(server.node, FIRST, OPEN):
         pass
-    assert roles(server) == {ACCOUNT, FIRST}
+    assert roles(server) == {ACCOUNT}
 
 
 def test_a_server_that_others_reach_never_has_the_first_role(inn: Guests) -> None:
@@ -281,6 +285,9 @@ def test_a_server_that_was_abandoned_has_lost_nothing_and_left_no_library(server
     assert "DRAIN" not in said
     left = list(server.node.places.run.glob("*.so*"))
     assert left, "it was not killed"
+    assert list((server.node.places.data / TABLES / "kept").glob("rows-*/nb-*-Data.db")), (
+        "it was not written to its table"
+    )
     for each in left:
         os.utime(each, (0, 0))
     server.service.start(timeout=120)

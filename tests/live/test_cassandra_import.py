@@ -2,8 +2,11 @@
 
 import pytest
 
-from datastores.cassandra.client import Session, session
-from datastores.contract import BadInput, NotFound
+from datastores.cassandra.client import Session, session, told
+from datastores.cassandra.factors import replications
+from datastores.cassandra.imports import making
+from datastores.cassandra.schema import Made
+from datastores.contract import BadInput, Mismatch, NotFound, ToolFailed
 from datastores.manager import Manager
 from tests.conformance.test_parts_imports import take_in
 from tests.fakes_host import Keeper, Taken
@@ -89,6 +92,53 @@ def test_a_keyspace_that_looks_otherwise_is_as_it_was(
     served.service.stop()
     served.service.start()
     assert rows(served.node) == then
+
+
+def test_a_keyspace_of_three_copies_gets_as_many_as_there_are_nodes(served: Manager, taken: Taken) -> None:
+    with session(served.node, timeout=60) as cql:
+        cql.execute("DROP KEYSPACE wide")
+        take_in(served, taken, "wide")
+        assert replications(cql)["wide"] == "dc1:1"
+
+
+def test_what_cannot_be_made_is_refused_before_anything_is_dropped(
+    served: Manager, taken: Taken, then: dict[str, list[str]]
+) -> None:
+    with session(served.node, timeout=60) as cql:
+        cql.execute("ALTER TYPE kinds.zone ADD more text")
+        cql.execute("CREATE TABLE kinds.besides (p int PRIMARY KEY)")
+        for name in ("kinds", "kinds.rows"):
+            with pytest.raises(Mismatch, match="drop it first"):
+                take_in(served, taken, name)
+        assert "besides" in names(cql, "table_name", "tables")
+        take_in(served, taken, "kinds.packed")
+        cql.execute("DROP KEYSPACE kinds")
+        take_in(served, taken, "kinds")
+    assert rows(served.node) == then
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("table", "CREATE TABLE k.t (p int PRIMARY KEY); ALTER ROLE ann WITH SUPERUSER = true;"),
+        ("table", "CREATE TABLE k.t (p int PRIMARY KEY); ALTER TABLE k.other DROP v;"),
+        ("table", "ALTER ROLE ann WITH SUPERUSER = true"),
+    ],
+)
+def test_a_statement_that_makes_no_table_is_not_run(kind: str, statement: str) -> None:
+    with pytest.raises(Mismatch):
+        making(Made("k", kind, "t", statement))
+
+
+def test_a_body_that_goes_on_after_its_end_makes_nobody_a_superuser(served: Manager) -> None:
+    body = "CREATE FUNCTION k.f (a int) CALLED ON NULL INPUT RETURNS int LANGUAGE java AS $$return a; //$$;"
+    hostile = f"{body} CREATE ROLE mallory WITH SUPERUSER = true; SELECT x FROM y --$$;"
+    [statement] = making(Made("k", "function", "f(int)", hostile))
+    with session(served.node) as cql:
+        with pytest.raises(ToolFailed), told():
+            cql.execute(statement)
+        roles = {each.role for each in cql.execute("SELECT role FROM system_auth.roles")}
+    assert "mallory" not in roles
 
 
 @pytest.mark.parametrize("name", ["system", "system_auth.roles", "kinds.a.b", "kinds;", "", 'kinds."rows"'])

@@ -85,6 +85,15 @@ def test_a_file_of_the_image_keeps_its_comments_and_what_no_layer_says(tmp_path:
         CassandraConf().dump([BASE, {"image.file": str(image)}])
 
 
+def test_a_list_of_the_images_file_stays_one_when_it_is_read_and_written_again(tmp_path: Path) -> None:
+    image = tmp_path / "image.yaml"
+    image.write_text("crypto_provider:\n- class_name: a.B\n  parameters:\n  - fail: 'false'\n")
+    for name, content in CassandraConf().dump([BASE, {"image.file": str(image)}]).items():
+        (tmp_path / name).write_bytes(content)
+    again = document(CassandraConf().dump([read(tmp_path)])[CONFIG])
+    assert again["crypto_provider"] == [{"class_name": "a.B", "parameters": [{"fail": "false"}]}]
+
+
 def test_a_small_heap_starts_quickly_and_a_large_one_runs_well() -> None:
     small, large = (jvm.words(jvm.options(size << 20, []).decode()) for size in (256, 4096))
     assert {"-Xmx268435456", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"} <= set(small)
