@@ -11,9 +11,8 @@ from datastores.cassandra.client import Session
 from datastores.contract import Mismatch
 
 SCHEMA = "schema.json"
-SERVERS = frozenset(
-    ("system", *(f"system_{each}" for each in "auth distributed ostler schema traces views virtual_schema".split()))
-)
+_OWN = ("auth", "distributed", "ostler", "schema", "traces", "views", "virtual_schema")
+SERVERS = frozenset(("system", *(f"system_{each}" for each in _OWN)))
 """The server's own keyspaces, and ours; it lets a tenant make others that begin as they do."""
 KEYSPACE, TABLE, VIEW, INDEX = "keyspace", "table", "materialized_view", "index"
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$\$.*?\$\$|;\s*""", re.DOTALL)
