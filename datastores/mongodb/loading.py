@@ -21,6 +21,7 @@ from datastores.mongodb.known import Gone
 LOT_BYTES, LOT_DOCUMENTS = 4_000_000, 10_000
 DUPLICATE = 11000
 VIEWS = "system.views"
+ASIDE = "ostler-aside-"
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Kept:
     database: str
     name: str
     capped: bool = False
+    collated: bool = False
     since: Timestamp | None = None
     indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -54,12 +56,13 @@ class Shelf:
         kept.indexes.update(indexes)
 
     def make(self, uuid: bytes, database: str, name: str, command: Mapping[str, Any]) -> None:
-        """Make a collection with this UUID by the oplog's own command; one that is there already is left."""
+        """Make a collection with this UUID by the oplog's own command; one that is there already gets the name."""
         if uuid in self.kept:
+            self.rename(uuid, name)
             return
         self.make_way(database, name)
         self.command(database, uuid, command)
-        self.kept[uuid] = Kept(database, name, bool(command.get("capped")))
+        self.kept[uuid] = Kept(database, name, bool(command.get("capped")), "collation" in command)
 
     def drop(self, uuid: bytes) -> None:
         """Drop a collection; no error where there is none."""
@@ -82,7 +85,13 @@ class Shelf:
         for uuid, each in list(self.kept.items()):
             if (each.database, each.name) == (database, name):
                 self._aside += 1
-                self.rename(uuid, f"ostler-aside-{self._aside}")
+                self.rename(uuid, f"{ASIDE}{self._aside}")
+
+    def settled(self) -> None:
+        """Raise ``Mismatch`` where a collection that was put aside never got a name again."""
+        for each in self.kept.values():
+            if each.name.startswith(ASIDE):
+                raise Mismatch(f"a collection of {each.database} has no name at the end of the oplog")
 
     def command(self, database: str, uuid: bytes, command: Mapping[str, Any]) -> None:
         """Have the server apply one command of an oplog."""
@@ -106,7 +115,7 @@ class Shelf:
         for each in self.kept.values():
             specs = [spec for name, spec in each.indexes.items() if name != "_id_" and not spec.get("clustered")]
             if specs:
-                plain = [{key: value for key, value in spec.items() if key != "ns"} for spec in specs]
+                plain = [_spelled(spec, each.collated) for spec in specs]
                 self.client[each.database].command("createIndexes", each.name, indexes=plain)
 
     def _wanted(self, uuid: bytes, found: Iterable[bytes]) -> Iterable[bytes]:
@@ -133,6 +142,12 @@ class Shelf:
                 return
             at += errors[0]["index"] + 1
             rest = len(lot) - at
+
+
+def _spelled(spec: Mapping[str, Any], collated: bool) -> Document:
+    """Return an index as it is asked for; one without a collation would take over its collection's."""
+    simple = {"collation": {"locale": "simple"}} if collated and int(spec.get("v", 2)) >= 2 else {}
+    return simple | {key: value for key, value in spec.items() if key != "ns"}
 
 
 def placed(database: str, name: str) -> str:

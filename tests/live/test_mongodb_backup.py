@@ -19,7 +19,20 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from datastores.contract import Checkpoint, DatastoreError, Hole, Incomplete, Limits, Mismatch, Node, Secret, Users
+from datastores.contract import (
+    Backup,
+    Checkpoint,
+    DatastoreError,
+    Hole,
+    Incomplete,
+    Limits,
+    Mismatch,
+    Node,
+    Secret,
+    Since,
+    Snapshot,
+    Users,
+)
 from datastores.manager import Manager
 from datastores.mongodb.client import agent
 from datastores.mongodb.position import Position
@@ -157,6 +170,83 @@ def test_an_increment_brings_every_change_of_structure(served: Manager, inn: Gue
         with pytest.raises(PyMongoError):
             there.story.renamed.insert_one({"n": -10})
         assert set(there.list_database_names()) & {"doomed", "earlier"} == set()
+    back.service.stop()
+
+
+def test_an_increment_brings_what_a_validator_refuses(served: Manager, inn: Guests, client: Client) -> None:
+    db = client.strict
+    db.create_collection("rows", validator={"n": {"$gte": 0}})
+    full = Keeper().take(served.backup)
+    db.rows.insert_one({"_id": 1, "n": -1}, bypass_document_validation=True)
+    db.rows.insert_one({"_id": 2, "n": 1})
+    db.command("collMod", "rows", validator={"n": {"$gte": 5}})
+    back = brought_back(inn, Keeper(full).take(served.backup))
+    assert documents(back.node, "strict", "rows") == documents(served.node, "strict", "rows")
+    back.service.stop()
+
+
+def test_an_index_without_a_collation_gets_none_of_its_collections(
+    served: Manager, inn: Guests, client: Client
+) -> None:
+    db = client.folded
+    db.create_collection("rows", collation={"locale": "en", "strength": 2})
+    db.rows.insert_many([{"k": "A", "t": "one two"}, {"k": "a", "t": "three"}])
+    db.rows.create_index("k", unique=True, collation={"locale": "simple"})
+    db.rows.create_index([("t", "text")], collation={"locale": "simple"})
+    db.rows.create_index("t", name="folds")
+    wanted = db.rows.index_information()
+    back = brought_back(inn, Keeper().take(served.backup))
+    with agent(back.node) as there:
+        assert there.folded.rows.index_information() == wanted
+    back.service.stop()
+
+
+class Late:
+    """A backup whose snapshot is entered, and before anything is listed something happens."""
+
+    def __init__(self, backup: Backup, happens: Callable[[], object]) -> None:
+        self._backup = backup
+        self._happens = happens
+
+    @contextlib.contextmanager
+    def snapshot(self, since: Since | None, limits: Limits) -> Iterator[Snapshot]:
+        with self._backup.snapshot(since, limits) as taken:
+            self._happens()
+            yield taken
+
+
+def test_a_name_that_changes_hands_before_it_is_listed(served: Manager, inn: Guests, client: Client) -> None:
+    db = client.hands
+    db.first.insert_one({"n": 1})
+
+    def happens() -> None:
+        for number in range(2):
+            db.turn.drop()
+            db.turn.insert_one({"n": number})
+        db.first.rename("second")
+        db.second.rename("third")
+        db.second.insert_one({"n": 2})
+
+    back = brought_back(inn, Keeper().take(Late(served.backup, happens)))
+    for name in ("turn", "second", "third"):
+        assert documents(back.node, "hands", name) == documents(served.node, "hands", name)
+        assert documents(back.node, "hands", name)
+    back.service.stop()
+
+
+def test_a_collection_that_is_changed_and_goes_while_it_is_read(served: Manager, inn: Guests, client: Client) -> None:
+    db = client.going
+    db.rows.insert_many([{"_id": n, "v": 0} for n in range(100)])
+
+    def happens() -> None:
+        db.rows.update_many({}, {"$set": {"v": 1}})
+        db.rows.delete_many({"_id": {"$lt": 50}})
+        db.rows.update_many({}, {"$set": {"v": 2}})
+        db.rows.drop()
+
+    back = brought_back(inn, Keeper().take(served.backup, meanwhile=happens))
+    with agent(back.node) as there:
+        assert "rows" not in there.going.list_collection_names()
     back.service.stop()
 
 
