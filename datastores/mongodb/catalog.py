@@ -14,16 +14,16 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from datastores.contract import Mismatch
-from datastores.mongodb.admin import STATE
+from datastores.mongodb.accounts import REGISTER
 from datastores.mongodb.client import AUTH, Client, Document
 from datastores.mongodb.documents import RAW, identity
 from datastores.mongodb.position import compatibility
 from datastores.mongodb.reading import listing
-from datastores.mongodb.root import TEMPORARY
 
 METADATA = "metadata.bson"
 FORMAT = 1
 NAMESPACE_NOT_FOUND = 26
+OURS = "ostler."
 ACCOUNTS = {"system.users": "ostler.users", "system.roles": "ostler.roles"}
 """Where users and roles wait in a restore, until the server has looked at them."""
 _SHALLOW: CodecOptions[dict[str, Any]] = CodecOptions(document_class=dict)
@@ -58,7 +58,8 @@ def wanted(database: str, name: str) -> bool:
     if database in ("local", "config"):
         return False
     if database == AUTH:
-        return name in ACCOUNTS or not (name.startswith("system.") or name in (STATE, TEMPORARY))
+        # The tenant's root writes there, too, and could make what a restore takes for users that wait.
+        return name == REGISTER or name in ACCOUNTS or not name.startswith(("system.", OURS))
     return name != "system.profile"
 
 

@@ -1,13 +1,16 @@
 """Where a server stands: a moment of its oplog, and under which reign."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bson import Timestamp
 
-from datastores.contract import JSON, Mismatch
+from datastores.contract import JSON, Incomplete, Mismatch
 from datastores.mongodb.client import Client
+
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,21 @@ def now(client: Client) -> Position:
     rollback = client.local["system.rollback.id"].find_one({"_id": "rollbackId"}) or {}
     term, back = int(status["term"]), int(rollback.get("rollbackId", 0))
     return Position(found["ts"].time, found["ts"].inc, term, back, compatibility(client))
+
+
+def settled(client: Client) -> Position:
+    """Return a moment that a majority holds and that has all that can be seen of the server now.
+
+    A collection that was dropped is gone at once, and its drop is a majority's a little later; ``Incomplete`` where
+    that does not come.
+    """
+    seen = client.admin.command("replSetGetStatus")["optimes"]["appliedOpTime"]["ts"]
+    end = time.monotonic() + PATIENCE
+    while (here := now(client)).ts < seen:
+        if time.monotonic() > end:
+            raise Incomplete("a majority of the set does not take what was written last", hint="take it again")
+        time.sleep(0.02)
+    return here
 
 
 def compatibility(client: Client) -> str:

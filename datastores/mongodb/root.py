@@ -4,12 +4,13 @@ Root belongs to the guest, not to the data: its salted credentials are kept amon
 password), and after a restore root is again what it was here, whatever the backup's was.
 """
 
+import re
 import secrets
 
 from bson import json_util
 from pymongo.errors import OperationFailure
 
-from datastores.contract import JSON, Node, Root, Secret
+from datastores.contract import JSON, Node, Root, Secret, ToolFailed
 from datastores.mongodb.client import AUTH, MECHANISM, Client, Document, agent
 
 NAME = "root"
@@ -66,10 +67,14 @@ def found(client: Client) -> Document | None:
 
 def merge_user(client: Client, user: Document) -> None:
     """Let the server itself check and take over one user's document."""
-    temporary = client[AUTH][TEMPORARY]
-    temporary.drop()
+    for each in client[AUTH].list_collection_names(filter={"name": {"$regex": f"^{re.escape(TEMPORARY)}"}}):
+        client[AUTH].drop_collection(each)
+    # Root writes in this database, too: a name that nobody can guess, and what lies there is looked at.
+    temporary = client[AUTH][f"{TEMPORARY}.{secrets.token_hex(16)}"]
     temporary.insert_one(user)
-    merge: Document = {"tempUsersCollection": f"{AUTH}.{TEMPORARY}", "db": "", "drop": False}
+    if [each["_id"] for each in temporary.find()] != [user["_id"]]:
+        raise ToolFailed("somebody else wrote where a user's document waited")
+    merge: Document = {"tempUsersCollection": temporary.full_name, "db": "", "drop": False}
     client.admin.command("_mergeAuthzCollections", 1, **merge)
     temporary.drop()
 

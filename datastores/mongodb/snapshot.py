@@ -26,7 +26,7 @@ from datastores.mongodb.client import told
 from datastores.mongodb.documents import identity
 from datastores.mongodb.fingerprints import Changed, Prints, Sieve
 from datastores.mongodb.known import GONE, Gone, Known
-from datastores.mongodb.position import Position, now, set_id
+from datastores.mongodb.position import Position, now, set_id, settled
 from datastores.mongodb.reading import Reader
 
 ATTEMPTS = 3
@@ -72,8 +72,8 @@ class Taken(Snapshot):
         return Checkpoint(self._server_id, self._end.to_json())
 
     def _log(self, number: int, start: Position) -> Iterator[Extent]:
-        """Send the slice from ``start`` to what a majority has now, and end there."""
-        end, sent = now(self._reader.client), Growing(sliced(number))
+        """Send the slice from ``start`` to where a majority has all that was seen, and end there."""
+        end, sent = settled(self._reader.client), Growing(sliced(number))
         for piece in oplog.entries(self._reader, start, end):
             yield from sent.add(piece)
         self._files.append(sent.file(str(end).encode()[:64]))

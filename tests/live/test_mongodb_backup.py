@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from bson import Int64, encode
+from bson import Int64, Timestamp, encode
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
@@ -94,6 +94,7 @@ def test_documents_come_back_byte_for_byte(served: Manager, inn: Guests, client:
         odd(4, b"\xffleast\x00", b"\x7fmost\x00"),
         odd(5, b"\x01nan\x00\x01\x00\x00\x00\x00\x00\xf8\x7f", b"\x12\x00" + b"\x07" * 8),
         odd(6, b"\x0dcode\x00\x0a\x00\x00\x00return 1;\x00", b"\x0bre\x00^a\x00im\x00"),
+        odd(9, b"\x12zero\x00" + bytes(8), b"\x11ts\x00" + b"\x01" * 8),
         odd(7, b"\x03in\x00" + odd(0, one, two).raw),
     ]
     client.odd.command("insert", "kinds", documents=rows)
@@ -102,11 +103,32 @@ def test_documents_come_back_byte_for_byte(served: Manager, inn: Guests, client:
     full = Keeper().take(served.backup)
     client.odd.command("insert", "kinds", documents=[odd(8, two, one, two)])
     client.odd.kinds.update_one({"_id": 1}, {"$set": {"b": 1}})
+    client.odd.empty.insert_one({"_id": 1})
+    client.odd.empty.update_one({"_id": 1}, {"$set": {"ts": Timestamp(0, 0)}})
+    assert client.odd.empty.find_one() == {"_id": 1, "ts": Timestamp(0, 0)}
     taken = Keeper(full).take(served.backup)
     back = brought_back(inn, taken)
     assert documents(back.node, "odd", "kinds") == documents(served.node, "odd", "kinds")
     assert odd(8, two, one, two).raw in documents(back.node, "odd", "kinds")
     back.service.stop()
+    back = brought_back(inn, Keeper().take(served.backup))
+    assert documents(back.node, "odd", "empty") == documents(served.node, "odd", "empty")
+    back.service.stop()
+
+
+def test_what_waits_under_our_names_is_no_user(served: Manager, inn: Guests, client: Client) -> None:
+    evil = {"_id": "admin.evil", "user": "evil", "db": "admin", "roles": [{"role": "root", "db": "admin"}]}
+    for name in ("ostler.users", "ostler.incoming"):
+        client.admin[name].insert_one(evil)
+    try:
+        back = brought_back(inn, Keeper().take(served.backup))
+        with agent(back.node) as there:
+            assert not [each for each in there.admin.command("usersInfo")["users"] if each["user"] == "evil"]
+            assert not [each for each in there.admin.list_collection_names() if each.startswith("ostler.users")]
+        back.service.stop()
+    finally:
+        for name in ("ostler.users", "ostler.incoming"):
+            client.admin.drop_collection(name)
 
 
 def history(client: Client) -> None:
