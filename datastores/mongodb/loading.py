@@ -5,6 +5,7 @@ exact moment does not.
 """
 
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +23,8 @@ from datastores.mongodb.known import Gone
 LOT_BYTES, LOT_DOCUMENTS = 4_000_000, 10_000
 DUPLICATE = 11000
 VIEWS = "system.views"
-NOTHING, EMPTY = bytes(9), re.compile(rb"\x11[^\x00]*\x00{9}")
+NOTHING, EMPTY = bytes(9), re.compile(rb"\x11[^\x00\x11]*\x00{9}")
 """A timestamp of nothing, as which the server's insert would put the time of day; its applyOps does not."""
-ASIDE = "ostler-aside-"
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Shelf:
         self.kept: dict[bytes, Kept] = {}
         self.gone: dict[bytes, Gone] = {}
         self._loaded: Counter[bytes] = Counter()
-        self._aside = 0
+        self._aside: set[bytes] = set()
 
     def listed(self, collection: Collection) -> None:
         """Make a collection that the metadata lists."""
@@ -70,6 +70,7 @@ class Shelf:
     def drop(self, uuid: bytes) -> None:
         """Drop a collection; no error where there is none."""
         gone = self.kept.pop(uuid, None)
+        self._aside.discard(uuid)
         if gone is not None:
             self.command(gone.database, uuid, {"drop": gone.name})
 
@@ -82,19 +83,19 @@ class Shelf:
         source, target = f"{there.database}.{there.name}", f"{there.database}.{name}"
         self.client.admin.command("renameCollection", source, to=target)
         there.name = name
+        self._aside.discard(uuid)
 
     def make_way(self, database: str, name: str) -> None:
         """Put aside a collection that has this name: its own end or new name is still to come."""
         for uuid, each in list(self.kept.items()):
             if (each.database, each.name) == (database, name):
-                self._aside += 1
-                self.rename(uuid, f"{ASIDE}{self._aside}")
+                self.rename(uuid, f"ostler-aside-{secrets.token_hex(8)}")
+                self._aside.add(uuid)
 
     def settled(self) -> None:
         """Raise ``Mismatch`` where a collection that was put aside never got a name again."""
-        for each in self.kept.values():
-            if each.name.startswith(ASIDE):
-                raise Mismatch(f"a collection of {each.database} has no name at the end of the oplog")
+        for uuid in self._aside:
+            raise Mismatch(f"a collection of {self.kept[uuid].database} has no name at the end of the oplog")
 
     def command(self, database: str, uuid: bytes, command: Mapping[str, Any]) -> None:
         """Have the server apply one command of an oplog."""
@@ -130,7 +131,7 @@ class Shelf:
         there = self.kept[uuid]
         if there.name == VIEWS or any(NOTHING in each.raw and EMPTY.search(each.raw) for each in lot):
             entries = [_inserted(there, uuid, each) for each in lot]
-            self.client.admin.command("applyOps", entries, bypassDocumentValidation=True)
+            self.client.admin.command("applyOps", entries, allowAtomic=False, bypassDocumentValidation=True)
             return
         command: Document = {"insert": there.name, "documents": list(lot), "ordered": there.capped}
         rest, at = len(lot), 0

@@ -167,7 +167,11 @@ class Replay:
         target = command.get("dropTarget")
         if isinstance(target, bytes):
             self._shelf.drop(bytes(target))
-        self._shelf.rename(uuid, str(command["to"]).partition(".")[2])
+        database, _, name = str(command["to"]).partition(".")
+        if known(database, name):
+            self._shelf.rename(uuid, name)
+        else:  # as a backup would not have it by now
+            self._shelf.drop(uuid)
 
     def _modified(self, uuid: bytes, command: Document) -> None:
         there = self._shelf.kept[uuid]

@@ -118,16 +118,24 @@ def test_documents_come_back_byte_for_byte(served: Manager, inn: Guests, client:
 
 def test_what_waits_under_our_names_is_no_user(served: Manager, inn: Guests, client: Client) -> None:
     evil = {"_id": "admin.evil", "user": "evil", "db": "admin", "roles": [{"role": "root", "db": "admin"}]}
-    for name in ("ostler.users", "ostler.incoming"):
+    names = ("ostler.users", "ostler.incoming")
+    for name in names:
         client.admin[name].insert_one(evil)
     try:
-        back = brought_back(inn, Keeper().take(served.backup))
+        client.admin.other.insert_one(evil)
+        full = Keeper().take(served.backup)
+        client.admin.other.rename("ostler.roles")
+        back = brought_back(inn, Keeper(full).take(served.backup))
         with agent(back.node) as there:
             assert not [each for each in there.admin.command("usersInfo")["users"] if each["user"] == "evil"]
-            assert not [each for each in there.admin.list_collection_names() if each.startswith("ostler.users")]
+            assert not [
+                each
+                for each in there.admin.list_collection_names()
+                if each in ("other", "ostler.users", "ostler.roles")
+            ]
         back.service.stop()
     finally:
-        for name in ("ostler.users", "ostler.incoming"):
+        for name in (*names, "ostler.roles", "other"):
             client.admin.drop_collection(name)
 
 
@@ -240,6 +248,7 @@ class Late:
 def test_a_name_that_changes_hands_before_it_is_listed(served: Manager, inn: Guests, client: Client) -> None:
     db = client.hands
     db.first.insert_one({"n": 1})
+    db["ostler-aside-1"].insert_one({"n": 3})
 
     def happens() -> None:
         for number in range(2):
@@ -250,7 +259,7 @@ def test_a_name_that_changes_hands_before_it_is_listed(served: Manager, inn: Gue
         db.second.insert_one({"n": 2})
 
     back = brought_back(inn, Keeper().take(Late(served.backup, happens)))
-    for name in ("turn", "second", "third"):
+    for name in ("turn", "second", "third", "ostler-aside-1"):
         assert documents(back.node, "hands", name) == documents(served.node, "hands", name)
         assert documents(back.node, "hands", name)
     back.service.stop()
