@@ -1,7 +1,7 @@
 """The server itself: its first folder, its command, its one agent role.
 
 A new server has one role, with a password that everybody knows.  Where others than this machine reach it, our role is
-made by a private server before that, and the first one never comes to be; else it is shut once the server answers.
+made by a private server before that, and the first one never comes to be; else it is dropped once the server answers.
 """
 
 import contextlib

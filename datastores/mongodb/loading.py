@@ -94,8 +94,9 @@ class Shelf:
 
     def settled(self) -> None:
         """Raise ``Mismatch`` where a collection that was put aside never got a name again."""
-        for uuid in self._aside:
-            raise Mismatch(f"a collection of {self.kept[uuid].database} has no name at the end of the oplog")
+        databases = sorted({self.kept[uuid].database for uuid in self._aside})
+        if databases:
+            raise Mismatch(f"a collection of {databases[0]} has no name at the end of the oplog")
 
     def command(self, database: str, uuid: bytes, command: Mapping[str, Any]) -> None:
         """Have the server apply one command of an oplog."""
