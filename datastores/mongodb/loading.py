@@ -15,7 +15,7 @@ from typing import Any
 from bson import Binary, Timestamp
 
 from datastores.contract import Buffer, Incomplete, Mismatch
-from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow, wanted
+from datastores.mongodb.catalog import ACCOUNTS, Collection, creation, shallow
 from datastores.mongodb.client import AUTH, Client, Document
 from datastores.mongodb.documents import Stored, documents
 from datastores.mongodb.known import Gone
@@ -159,11 +159,6 @@ def _spelled(spec: Mapping[str, Any], collated: bool) -> Document:
 def placed(database: str, name: str) -> str:
     """Return where a collection is put: users and roles wait beside, until the server has looked at them."""
     return ACCOUNTS.get(name, name) if database == AUTH else name
-
-
-def known(database: str, name: str) -> bool:
-    """Say whether a collection that the oplog makes belongs to the backup."""
-    return wanted(database, name)
 
 
 def _inserted(there: Kept, uuid: bytes, document: Stored) -> Document:

@@ -13,10 +13,10 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from datastores.contract import Buffer, Hole, Mismatch
-from datastores.mongodb.catalog import shallow
+from datastores.mongodb.catalog import shallow, wanted
 from datastores.mongodb.client import Document
 from datastores.mongodb.documents import RAW, documents
-from datastores.mongodb.loading import Shelf, known, placed
+from datastores.mongodb.loading import Shelf, placed
 from datastores.mongodb.position import Position, shown
 
 LOT, LOT_BYTES = 500, 4_000_000
@@ -140,7 +140,7 @@ class Replay:
     def _structure(self, verb: str, database: str, uuid: bytes, command: Mapping[str, Any]) -> None:
         """Change what there is beside documents."""
         if verb == "create":
-            if known(database, str(command["create"])):
+            if wanted(database, str(command["create"])):
                 name = placed(database, str(command["create"]))
                 self._shelf.make(uuid, database, name, {**command, "create": name})
             return
@@ -168,7 +168,7 @@ class Replay:
         if isinstance(target, bytes):
             self._shelf.drop(bytes(target))
         database, _, name = str(command["to"]).partition(".")
-        if known(database, name):
+        if wanted(database, name):
             self._shelf.rename(uuid, name)
         else:  # as a backup would not have it by now
             self._shelf.drop(uuid)
