@@ -24,6 +24,7 @@ METADATA = "metadata.bson"
 FORMAT = 1
 NAMESPACE_NOT_FOUND = 26
 OURS = "ostler."
+FUNCTIONS = "system.js"
 ACCOUNTS = {"system.users": "ostler.users", "system.roles": "ostler.roles"}
 """Where users and roles wait in a restore, until the server has looked at them."""
 _SHALLOW: CodecOptions[dict[str, Any]] = CodecOptions(document_class=dict)
@@ -59,7 +60,7 @@ def wanted(database: str, name: str) -> bool:
         return False
     if database == AUTH:
         # The tenant's root writes there, too, and could make what a restore takes for users that wait.
-        return name == REGISTER or name in ACCOUNTS or not name.startswith(("system.", OURS))
+        return name in (REGISTER, FUNCTIONS, *ACCOUNTS) or not name.startswith(("system.", OURS))
     return name != "system.profile"
 
 

@@ -17,7 +17,8 @@ PATIENCE = 30.0
 class Position:
     """A majority-committed moment of the oplog.
 
-    ``rollback`` counts the rollbacks this server has seen, ``compatibility`` is its feature compatibility version.
+    ``term`` is the entry's own, which for a moment after an election is not yet the server's.  ``rollback`` counts the
+    rollbacks this server has seen, ``compatibility`` is its feature compatibility version.
     """
 
     seconds: int
@@ -61,12 +62,14 @@ def shown(moment: Timestamp) -> str:
 
 
 def now(client: Client) -> Position:
-    """Return the newest moment that a majority holds; ``rollback`` and term are as they are at the same time."""
-    status = client.admin.command("replSetGetStatus")
-    found = status["optimes"]["readConcernMajorityOpTime"]
-    rollback = client.local["system.rollback.id"].find_one({"_id": "rollbackId"}) or {}
-    term, back = int(status["term"]), int(rollback.get("rollbackId", 0))
-    return Position(found["ts"].time, found["ts"].inc, term, back, compatibility(client))
+    """Return the newest moment that a majority holds."""
+    found = client.admin.command("replSetGetStatus")["optimes"]["readConcernMajorityOpTime"]
+    return Position(found["ts"].time, found["ts"].inc, int(found["t"]), _rollbacks(client), compatibility(client))
+
+
+def reign(client: Client) -> tuple[int, int]:
+    """Return the term that the server is in and how many rollbacks it has seen: both stay, or reads do not fit."""
+    return int(client.admin.command("replSetGetStatus")["term"]), _rollbacks(client)
 
 
 def settled(client: Client) -> Position:
@@ -90,7 +93,18 @@ def compatibility(client: Client) -> str:
     return str(told["featureCompatibilityVersion"]["version"])
 
 
+def comply(client: Client, version: str) -> None:
+    """Have the server at this feature compatibility version."""
+    if compatibility(client) != version:
+        client.admin.command("setFeatureCompatibilityVersion", version)
+
+
 def set_id(client: Client) -> str:
     """Return the identity of the data: that of the replica set, made when its first member was initiated."""
     config: dict[str, Any] = client.admin.command("replSetGetConfig")["config"]
     return str(config["settings"]["replicaSetId"])
+
+
+def _rollbacks(client: Client) -> int:
+    found = client.local["system.rollback.id"].find_one({"_id": "rollbackId"}) or {}
+    return int(found.get("rollbackId", 0))

@@ -8,7 +8,7 @@ set, not changed.  Indexes are only noted here; they are built at the end.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bson import Binary, decode
+from bson import Binary, Timestamp, decode
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
@@ -17,9 +17,11 @@ from datastores.mongodb.catalog import shallow, wanted
 from datastores.mongodb.client import Document
 from datastores.mongodb.documents import RAW, documents
 from datastores.mongodb.loading import Shelf, placed
-from datastores.mongodb.position import Position, shown
+from datastores.mongodb.position import Position, compatibility, comply, shown
 
 LOT, LOT_BYTES = 500, 4_000_000
+NEVER = Timestamp(0, 0)
+FEATURES = "admin.system.version"
 NOTHING = frozenset(
     {"dropDatabase", "startIndexBuild", "abortIndexBuild", "abortTransaction", "dbCheck", "importCollection"}
 )
@@ -35,6 +37,8 @@ class Replay:
         self._last: RawBSONDocument | None = None
         self._unfinished: dict[bytes, list[RawBSONDocument]] = {}
         self._owed: set[tuple[bytes, bytes]] = set()
+        self.compatibility = ""
+        """The feature compatibility version that the entries told last, if any did."""
         self.applied = 0
 
     def feed(self, pieces: Iterable[Buffer]) -> None:
@@ -60,12 +64,22 @@ class Replay:
 
     def _entry(self, entry: RawBSONDocument) -> None:
         kind = entry["op"]
-        if kind in ("i", "u", "d"):
+        if entry["ns"] == FEATURES:
+            self._features(entry["o"])
+        elif kind in ("i", "u", "d"):
             self._document(entry)
         elif kind == "c":
             self._command(entry)
         elif kind != "n":
             raise Mismatch(f"the oplog has an entry of a kind that is not known: {kind!r}")
+
+    def _features(self, told: RawBSONDocument) -> None:
+        """Follow the feature compatibility version up; what there is by then may be too new to follow it down."""
+        if told.get("_id") == "featureCompatibilityVersion" and "version" in told and "targetVersion" not in told:
+            self.compatibility = str(told["version"])
+            self._flush()
+            if _numbers(self.compatibility) > _numbers(compatibility(self._shelf.client)):
+                comply(self._shelf.client, self.compatibility)
 
     def _document(self, entry: RawBSONDocument) -> None:
         """Have one change of a document wait for its batch; those of collections we do not have are left out."""
@@ -130,6 +144,9 @@ class Replay:
         if command.get("prepare"):
             raise Mismatch("the oplog has a transaction of several shards, which one member cannot restore")
         key = entry["lsid"].raw + str(entry["txnNumber"]).encode() if "lsid" in entry else b""
+        earlier = entry.get("prevOpTime")
+        if earlier is not None and earlier["ts"] != NEVER and key not in self._unfinished:
+            raise Mismatch("the oplog has a transaction that began before it")
         changes = [*self._unfinished.pop(key, []), *command["applyOps"]]
         if command.get("partialTxn"):
             self._unfinished[key] = changes
@@ -183,6 +200,10 @@ class Replay:
                     there.indexes[name] = {**spec, **{k: v for k, v in told.items() if k not in ("name", "keyPattern")}}
         if len(command) > 1:
             self._shelf.command(there.database, uuid, {**command, "collMod": there.name})
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(each) for each in version.split(".")]
 
 
 def shallow_of(command: Mapping[str, Any]) -> Document:

@@ -11,7 +11,7 @@ from datastores.mongodb.catalog import ACCOUNTS, METADATA, load
 from datastores.mongodb.client import ACCOUNT, AUTH, Client, Document
 from datastores.mongodb.known import GONE, Gone
 from datastores.mongodb.loading import Shelf, whole
-from datastores.mongodb.position import Position, compatibility
+from datastores.mongodb.position import Position, comply
 from datastores.mongodb.private import private
 from datastores.mongodb.replay import Replay
 from datastores.mongodb.root import NAME as ROOT
@@ -38,6 +38,8 @@ class Restored:
             replay.end(self._position)
             shelf.build()
             self._accounts(client, shelf)
+            if replay.compatibility:
+                comply(client, replay.compatibility)
             remember(client, self._checkpoint, shelf.kept)
         write_keyfile(self._node, self._into)
 
@@ -55,8 +57,7 @@ class Restored:
 
     def _learn(self, client: Client, shelf: Shelf, content: bytes) -> None:
         wanted, collections = load(content)
-        if compatibility(client) != wanted:
-            client.admin.command("setFeatureCompatibilityVersion", wanted)
+        comply(client, wanted)
         for each in collections:
             shelf.listed(each)
 

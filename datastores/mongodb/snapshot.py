@@ -26,7 +26,7 @@ from datastores.mongodb.client import told
 from datastores.mongodb.documents import identity
 from datastores.mongodb.fingerprints import Changed, Prints, Sieve
 from datastores.mongodb.known import GONE, Gone, Known
-from datastores.mongodb.position import Position, now, set_id, settled
+from datastores.mongodb.position import Position, now, reign, set_id, settled
 from datastores.mongodb.reading import Reader
 
 ATTEMPTS = 3
@@ -47,6 +47,7 @@ class Taken(Snapshot):
         self._server_id = server_id
         self._reader = reader
         self._limits = limits
+        self.reign = reign(reader.client)
         self.began = now(reader.client)
         self._files: list[File] = []
         self._end: Position | None = None
@@ -66,8 +67,8 @@ class Taken(Snapshot):
         if self._end is None:
             raise Incomplete("the backup's files are not all sent yet")
         with told():
-            then, there = now(self._reader.client), set_id(self._reader.client)
-        if (then.term, then.rollback, there) != (self.began.term, self.began.rollback, self._server_id):
+            then, there = reign(self._reader.client), set_id(self._reader.client)
+        if (then, there) != (self.reign, self._server_id):
             raise Incomplete("the set had an election or a rollback while the backup was taken", hint="take it again")
         return Checkpoint(self._server_id, self._end.to_json())
 

@@ -71,7 +71,7 @@ def test_a_rollback_while_it_is_read_makes_no_backup(served: Manager, client: Cl
         number = Position.of(snapshot.checkpoint().position).rollback
         assert number == client.admin.command("replSetGetRBID")["rbid"]
         # A set of one cannot roll back, so the server's number stays and ours moves.
-        snapshot.began = replace(snapshot.began, rollback=number - 1)
+        snapshot.reign = (snapshot.reign[0], number - 1)
         with pytest.raises(Incomplete, match="election or a rollback"):
             snapshot.checkpoint()
 

@@ -119,7 +119,8 @@ def test_a_server_started_by_hand_is_adopted(node: Node, record: Path, service: 
     (node.places.data / "answers").touch()
     with subprocess.Popen(SleepingAdmin(node).command().argv) as by_hand:
         try:
-            while identify(by_hand.pid) is None:
+            # For a moment a new program has no command line yet.
+            while not psutil.Process(by_hand.pid).cmdline():
                 time.sleep(0.01)
             service.start(timeout=10)
             assert service.pid() == by_hand.pid
