@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from datastores.cassandra.client import ACCOUNT, agent_password, hashed
 from datastores.cassandra.dialect import across, identifier
 from datastores.cassandra.layout import folders
 from datastores.cassandra.position import AUTH, Position
-from datastores.cassandra.schema import tenants
+from datastores.cassandra.schema import Table, tenants
 from datastores.cassandra.settings import SMALL, addresses
 from datastores.contract import Command, Endpoint, Identity, Mismatch, Node, Stream, ToolFailed
 
@@ -52,6 +52,7 @@ _LOGBACK = """<configuration>
 """
 _WRITE = "INSERT INTO system_auth.roles (role, salted_hash, can_login, is_superuser) VALUES (?, ?, true, true)"
 _READ = "SELECT salted_hash FROM system_auth.roles WHERE role = ?"
+BUILT = "SELECT keyspace_name, view_name FROM system.built_views"
 Line = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -60,12 +61,19 @@ def mark(node: Node) -> bytes:
     return blake3(agent_password(node).reveal().encode(), derive_key_context="ostler cassandra account").digest(16)
 
 
-def adopt(node: Node, folder: Path, position: Position, identity: Identity) -> None:
-    """Have our account with our password in a data folder; a ``new`` node gets its tokens, and is alone in its ring."""
-    with private(node, folder, position.tokens if identity == "new" else ()) as line:
+def adopt(node: Node, folder: Path, position: Position, identity: Identity, views: Sequence[Table]) -> None:
+    """Have our account with our password in a data folder; a ``new`` node gets its tokens, and is alone in its ring.
+
+    The server makes ``views`` that it has nothing of, of their tables; they are whole when this returns.
+    """
+    written = {each.keyspace for each in views}
+    with private(node, folder, position.tokens if identity == "new" else (), *written) as line:
         if identity == "new":
             _alone(line)
         _write_account(node, line)
+        wanted = {(each.keyspace, each.name) for each in views}
+        while wanted - set(line(BUILT)):
+            time.sleep(0.1)
 
 
 def make_account(node: Node, folder: Path) -> None:
@@ -75,8 +83,11 @@ def make_account(node: Node, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def private(node: Node, folder: Path, tokens: tuple[str, ...]) -> Iterator[Line]:
-    """Serve ``folder`` and yield what runs a statement; on leaving well all of it is on disk and the server is gone."""
+def private(node: Node, folder: Path, tokens: tuple[str, ...], *written: str) -> Iterator[Line]:
+    """Serve ``folder`` and yield what runs a statement; on leaving well the server is gone.
+
+    By then what it and we write anyway is on disk, and the keyspaces ``written``.
+    """
     sweep(node)
     served, home = _elsewhere(node, folder), node.places.temp / FOLDER
     _configure(node, served, home, tokens)
@@ -84,7 +95,7 @@ def private(node: Node, folder: Path, tokens: tuple[str, ...]) -> Iterator[Line]
         with node.host.stream(_command(served, home), as_owner=True) as running, _line(served, running, home) as line:
             yield line
             management = jolokia.Management(served, timeout=PATIENCE)
-            for each in OURS:
+            for each in (*OURS, *written):
                 management.call(jolokia.STORAGE, jolokia.FLUSH, each, [])
     finally:
         sweep(node)

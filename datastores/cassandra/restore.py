@@ -10,6 +10,7 @@ from datastores.cassandra import jolokia
 from datastores.cassandra.layout import TABLES
 from datastores.cassandra.position import Position
 from datastores.cassandra.private import MARK, adopt, mark
+from datastores.cassandra.schema import SCHEMA, Schema, Table, tenants
 from datastores.cassandra.sstables import placed
 from datastores.contract import Buffer, Checkpoint, Extent, File, Identity, Incomplete, Mismatch, Node
 from datastores.direct import DirectFile
@@ -17,6 +18,7 @@ from datastores.direct import DirectFile
 RESTORED = "restored.json"
 OWN = "system/"
 """Tables about the node itself: its id, its tokens, its neighbours."""
+BUILT = ("system/built_views-", "system/view_builds_in_progress-")
 
 
 class Restored:
@@ -29,23 +31,41 @@ class Restored:
         self._position = Position.of(checkpoint.position)
         self._identity = identity
         self._private: dict[str, bytes] = {}
+        self._views = list[Table]()
 
     def fill(self, files: Sequence[File], extents: Iterator[Extent]) -> None:
         """Take everything in; the server may then start on the folder."""
         for file, pieces in runs(files, extents):
             if file.private:
                 self._private[file.path] = b"".join(bytes(each) for each in pieces)
-            elif self._identity == "new" and file.path.startswith(OWN):
+                self._learn(file.path)
+            elif self._left_out(file.path):
                 _skip(pieces)
             else:
                 write(self._into / TABLES, file, pieces)
         self._node.host.own(self._into)
         # A node that comes back to the agent that knew it can be entered as it is.
-        if self._identity == "new" or self._private.get(MARK) != mark(self._node):
-            adopt(self._node, self._into, self._position, self._identity)
+        if self._identity == "new" or self._views or self._private.get(MARK) != mark(self._node):
+            adopt(self._node, self._into, self._position, self._identity, self._views)
         jolokia.write_access(self._node, self._into)
         told = {"identity": self._identity, "position": self._position.to_json()}
         self._node.host.write(self._into / RESTORED, json.dumps(told).encode())
+
+    def _learn(self, path: str) -> None:
+        """Know which views have to be made of their tables: their own files are of another moment than the tables'.
+
+        Where there are neighbours, a view's rows come from tables that lie there, and its files are all that there is.
+        """
+        if path == SCHEMA and (self._identity == "new" or not self._position.peers):
+            schema = Schema.load(self._private[path])
+            self._views = [each for each in schema.tables if each.base and tenants(each.keyspace)]
+
+    def _left_out(self, path: str) -> bool:
+        """Say whether a file is not wanted: the node's own for a new one; of views that are made anew all there is."""
+        if self._identity == "new" and path.startswith(OWN):
+            return True
+        left = (*(f"{each.folder}/" for each in self._views), *(BUILT if self._views else ()))
+        return path.startswith(left)
 
 
 def restored(node: Node, position: Position) -> Identity | None:

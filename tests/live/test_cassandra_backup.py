@@ -2,17 +2,19 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from datastores.cassandra.backup import CassandraBackup
+from datastores.cassandra.backup import TAKE, CassandraBackup
 from datastores.cassandra.client import Session, session
 from datastores.cassandra.jolokia import FLUSH, STORAGE, Management
 from datastores.cassandra.position import Position
@@ -232,6 +234,59 @@ def test_the_same_node_comes_back_with_its_id_its_tokens_and_its_roles(running: 
     again = Keeper(taken).take(back.backup)
     assert again.kept >= len([each for each in taken.files if each.identity and each.path.startswith("kinds/")])
     users.delete("keeper")
+
+
+@contextmanager
+def later(manager: Manager, table: str, happens: Callable[[], object]) -> Iterator[None]:
+    """Have the server link one table's files later than all others, and something happen in between."""
+    real = Management.call
+
+    def call(self: Management, bean: str, operation: str, *arguments: object) -> object:
+        told = real(self, bean, operation, *arguments)
+        if operation == TAKE:
+            happens()
+            real(self, bean, operation, "later", {}, [table])
+            keyspace, _, name = table.partition(".")
+            for folder in (manager.node.places.data / "data" / keyspace).glob(f"{name}-*/snapshots"):
+                shutil.rmtree(folder / str(arguments[0]))
+                (folder / "later").rename(folder / str(arguments[0]))
+        return told
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Management, "call", call)
+        yield
+
+
+def move(node: Node) -> None:
+    """Change rows so that they lie elsewhere in the view, and are in it no more."""
+    with session(node) as cql:
+        cql.execute("UPDATE kinds.rows SET v = 'moved' WHERE p = 1 AND c = 7")
+        cql.execute("DELETE v FROM kinds.rows WHERE p = 1 AND c = 13")
+
+
+def seen(node: Node) -> set[tuple[object, ...]]:
+    """Return what is in the view."""
+    with session(node) as cql:
+        return {tuple(each) for each in cql.execute("SELECT v, p, c, o FROM kinds.seen")}
+
+
+def in_view(node: Node) -> set[tuple[object, ...]]:
+    """Return what should be in it by its table."""
+    with session(node) as cql:
+        return {tuple(each) for each in cql.execute("SELECT v, p, c, o FROM kinds.rows") if each.v is not None}
+
+
+def test_a_view_is_what_its_table_says(running: Manager, other: Manager) -> None:
+    wanted = in_view(running.node)
+    with later(running, "kinds.rows", lambda: move(running.node)):
+        taken = Keeper().take(running.backup)
+    assert seen(running.node) == in_view(running.node) != wanted
+    wanted = seen(running.node)
+    back = brought_back(other, taken)
+    assert seen(back.node) == in_view(back.node) == wanted
+    back.service.stop()
+    back = brought_back(running, taken, "same")
+    assert seen(back.node) == in_view(back.node) == wanted
 
 
 def test_a_server_that_dies_while_its_links_are_read_ends_the_backup_and_leaves_none(running: Manager) -> None:

@@ -11,7 +11,7 @@ from datastores.manager import Manager
 from tests.conformance.test_parts_imports import take_in
 from tests.fakes_host import Keeper, Taken
 from tests.guests import Guests
-from tests.live.test_cassandra_backup import flush, rows, shape
+from tests.live.test_cassandra_backup import flush, in_view, later, move, rows, seen, shape
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,19 @@ def test_a_table_is_replaced_with_its_views_and_indexes_and_no_other_is(
         assert cql.execute("SELECT v FROM kinds.packed WHERE p = 2000").one() is not None
         cql.execute("DELETE FROM kinds.packed WHERE p = 2000")
     assert rows(served.node) == then
+
+
+def test_a_view_is_what_its_table_says(served: Manager) -> None:
+    with later(served, "kinds.rows", lambda: move(served.node)):
+        apart = Keeper().take(served.backup)
+    wanted = seen(served.node)
+    for change in ("", "DROP MATERIALIZED VIEW kinds.seen", "DROP KEYSPACE kinds"):
+        with session(served.node, timeout=60) as cql:
+            cql.execute("INSERT INTO kinds.rows (p, c, v) VALUES (99, 1, 'v3')")
+            if change:
+                cql.execute(change)
+            take_in(served, apart, "kinds.rows")
+        assert seen(served.node) == in_view(served.node) == wanted
 
 
 def test_a_keyspace_that_is_gone_is_made_again(served: Manager, taken: Taken, then: dict[str, list[str]]) -> None:
@@ -115,6 +128,24 @@ def test_what_cannot_be_made_is_refused_before_anything_is_dropped(
         cql.execute("DROP KEYSPACE kinds")
         take_in(served, taken, "kinds")
     assert rows(served.node) == then
+
+
+def test_views_are_refused_where_the_server_makes_none(served: Manager, taken: Taken) -> None:
+    def views(enabled: str) -> None:
+        served.service.stop()
+        served.settings.switch(served.settings.write({"materialized_views_enabled": enabled}))
+        served.service.start()
+
+    there = rows(served.node)
+    views("false")
+    try:
+        with pytest.raises(Mismatch, match="materialized_views_enabled is false"):
+            take_in(served, taken, "kinds.rows")
+        assert rows(served.node) == there
+        take_in(served, taken, "kinds.bare")
+    finally:
+        views("true")
+    assert rows(served.node) == there
 
 
 @pytest.mark.parametrize(
