@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from datastores.contract import Admin, DatastoreError, Node, NotReady, ToolFailed
+from datastores.contract import Admin, DatastoreError, Fate, Node, NotReady, ToolFailed
 from guestagent.files import durable
 from guestagent.host import LocalHost, account, switched
 from guestagent.processes import Identity, end, identify, serving, wait_until
@@ -64,10 +64,10 @@ class ProcessService:
                 self._launch()
                 self._wait_for_answer(until, timeout)
 
-    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+    def stop(self, *, timeout: float = 120.0, data: Fate = "kept") -> None:
         """Quiesce, end it and wait until it is gone; it is killed when ``timeout`` seconds were not enough.
 
-        ``replaced``: it is abandoned, as its datastore sees fit.
+        ``data`` that is replaced: it is abandoned, as its datastore sees fit; that is discarded: it is not quiesced.
         """
         until = time.monotonic() + timeout
         with self._guard:
@@ -78,9 +78,9 @@ class ProcessService:
                 return
             number = self._admin.stop_signal()
             with contextlib.suppress(DatastoreError):
-                if replaced:
+                if data == "replaced":
                     number = self._admin.abandon()
-                else:
+                elif data == "kept":
                     self._admin.quiesce()
             if not end(server, number, wait_until(until)) and not end(server, 9, KILLED_AFTER):
                 raise NotReady(f"server {server.pid} does not end, not even killed")

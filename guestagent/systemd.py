@@ -4,7 +4,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from datastores.contract import Admin, Command, DatastoreError, Host, Node, NotReady, ToolFailed
+from datastores.contract import Admin, Command, DatastoreError, Fate, Host, Node, NotReady, ToolFailed
 from guestagent.processes import wait_until
 
 DROP_INS = Path("/etc/systemd/system")
@@ -37,11 +37,12 @@ class UnitService:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
 
-    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+    def stop(self, *, timeout: float = 120.0, data: Fate = "kept") -> None:
         """Quiesce and stop the unit; systemd kills what does not end, and knows one way only."""
         if self.pid() is not None:
             with contextlib.suppress(DatastoreError):
-                self._admin.quiesce()
+                if data != "discarded":
+                    self._admin.quiesce()
             self._systemctl("stop", timeout=timeout)
 
     def pid(self) -> int | None:

@@ -26,6 +26,7 @@ from datastores.contract import (
     Datastore,
     Endpoint,
     Extent,
+    Fate,
     File,
     Identity,
     Import,
@@ -161,7 +162,7 @@ class ShamService:
             raise NotReady("it is starting")
         self.node.host.write(self.node.places.run / "up", json.dumps({"shade": "light", **config}).encode())
 
-    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+    def stop(self, *, timeout: float = 120.0, data: Fate = "kept") -> None:
         kill_at(self.node, "stop")
         (self.node.places.run / "up").unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 class Secret:
@@ -158,6 +158,9 @@ class Host(Protocol):
         """Exchange two folders of one file system in a single atomic move, durable on return."""
 
 
+Fate = Literal["kept", "replaced", "discarded"]
+
+
 class Service(Protocol):
     """The database server as a process: supervised by the agent's host or by systemd.
 
@@ -168,10 +171,11 @@ class Service(Protocol):
     def start(self, *, timeout: float = 120.0) -> None:
         """Start and wait until ``Admin.ping`` answers; no error where it runs already."""
 
-    def stop(self, *, timeout: float = 120.0, replaced: bool = False) -> None:
+    def stop(self, *, timeout: float = 120.0, data: Fate = "kept") -> None:
         """Quiesce, end it and wait until it is gone; no error where it is down.
 
-        ``replaced``: other data takes the place of its own, so that it may be abandoned.
+        ``data`` says what becomes of that which it works on.  Where other takes its place it may be abandoned; what is
+        discarded was never this guest's, and nothing of it is remembered.
         """
 
     def pid(self) -> int | None:

@@ -114,7 +114,7 @@ def _make_room(run: Run, known: Known, discard: bool) -> None:
     try:
         must_fit(run.guest, manifest.logical_bytes, hint=DISCARD)
     except DatastoreError:
-        manager.service.stop(replaced=True)
+        manager.service.stop(data="replaced")
         host.remove(places.data)
 
 
@@ -134,7 +134,7 @@ def _start(run: Run, known: Known) -> None:
 
 def _back(run: Run, reason: str) -> str:
     """Return what is to be told after the old data is served again."""
-    quietly_stop(run.guest)
+    quietly_stop(run.guest, "discarded")
     if not swap_back(run):
         return f"the restored data is not served and there is no old data to go back to: {reason}"
     start_server(run)

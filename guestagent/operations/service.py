@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from datastores.contract import JSON, DatastoreError, NotReady, ToolFailed, verb
+from datastores.contract import JSON, DatastoreError, Fate, NotReady, ToolFailed, verb
 from guestagent.errors import Failed, Refused
 from guestagent.operations.guest import Guest
 from guestagent.operations.marks import marked
@@ -90,9 +90,9 @@ def _must_be_there(guest: Guest) -> None:
         raise NotReady(f"the data of this guest is not in {data}", hint="mount its disk, or restore a backup")
 
 
-def quietly_stop(guest: Guest) -> None:
+def quietly_stop(guest: Guest, data: Fate = "kept") -> None:
     """Stop the server where something failed already; a second failure is logged and no more."""
-    attempt("stopping the server", guest.manager.service.stop)
+    attempt("stopping the server", lambda: guest.manager.service.stop(data=data))
 
 
 def server(guest: Guest) -> Mapping[str, JSON]:

@@ -16,7 +16,7 @@ def swap(run: Run) -> None:
     places, host = manager.node.places, manager.node.host
     if swapped(run):
         return
-    manager.service.stop(replaced=True)
+    manager.service.stop(data="replaced")
     host.folder(places.data)
     host.exchange(places.staging, places.data)
 
@@ -28,6 +28,6 @@ def swap_back(run: Run) -> bool:
     if swapped(run):
         if empty(places.staging):
             return False
-        manager.service.stop(replaced=True)
+        manager.service.stop(data="discarded")
         host.exchange(places.staging, places.data)
     return True

@@ -383,3 +383,10 @@ def test_root_s_own_new_password_is_kept(server: Manager, root: Root) -> None:
     server.admin.secure()
     assert sample(server).login("root", changed)
     assert not sample(server).login("root", Secret(str(told["password"])))
+    with session(server.node) as cql:
+        cql.execute("ALTER ROLE root WITH PASSWORD = 'of data that does not stay'")
+    server.service.stop(data="discarded")
+    server.service.start()
+    server.admin.secure()
+    assert sample(server).login("root", changed)
+    root.disable()

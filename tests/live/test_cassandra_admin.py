@@ -278,7 +278,7 @@ def test_a_server_that_was_abandoned_has_lost_nothing_and_left_no_library(server
             cql.execute("INSERT INTO kept.rows (id) VALUES (%s)", (each,))
     log = server.node.places.log / "server.log"
     before = log.stat().st_size
-    server.service.stop(replaced=True)
+    server.service.stop(data="replaced")
     said = log.read_text()[before:]
     assert "Stop listening for CQL clients" in said
     assert "Announcing shutdown" in said

@@ -155,6 +155,15 @@ def test_stop_is_clean_then_hard(node: Node, record: Path) -> None:
     stubborn.stop()
 
 
+def test_nothing_is_asked_of_a_server_whose_data_is_discarded(node: Node, service: ProcessService) -> None:
+    service.start(timeout=10)
+    service.stop(timeout=10, data="discarded")
+    assert (node.places.data / "answers").exists()
+    service.start(timeout=10)
+    service.stop(timeout=10)
+    assert not (node.places.data / "answers").exists()
+
+
 def test_a_server_that_dies_is_told_at_once_with_its_last_words(node: Node, record: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ToolFailed, match="made of cheese"):
