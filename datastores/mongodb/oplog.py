@@ -5,6 +5,7 @@ there, and is the first one that comes, is the proof.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
@@ -17,6 +18,7 @@ from datastores.mongodb.reading import Reader
 
 OPLOG = "oplog.rs"
 POSITION_LOST = 136
+NEVER = Timestamp(0, 0)
 
 
 def entries(reader: Reader, start: Position, end: Position) -> Iterator[bytes]:
@@ -52,6 +54,24 @@ def gap(client: Client, start: Position) -> Hole | None:
     if first is None or first["ts"] != start.ts or first.get("t") != start.term:
         return missing(start, None if first is None else first["ts"])
     return None
+
+
+def between(client: Client, here: Position) -> Position:
+    """Return ``here``, or the last moment before the transaction of which only a part lies before it.
+
+    A big one has several entries, and a majority of the set may have taken some of them.  ``Hole`` where its beginning
+    is gone.
+    """
+    log, wanted = client.local[OPLOG], {"ts": 1, "t": 1, "prevOpTime": 1, "o.partialTxn": 1}
+    entry = log.find_one({"ts": here.ts}, wanted)
+    if entry is None or not entry["o"].get("partialTxn"):
+        return here
+    while entry is not None and entry["prevOpTime"]["ts"] != NEVER:
+        entry = log.find_one({"ts": entry["prevOpTime"]["ts"]}, wanted)
+    before = log.find_one({"ts": {"$lt": entry["ts"]}}, wanted, sort=[("$natural", -1)]) if entry else None
+    if before is None:
+        raise missing(here, None)
+    return replace(here, seconds=before["ts"].time, increment=before["ts"].inc, term=int(before["t"]))
 
 
 def prove(start: Position, first: RawBSONDocument) -> None:

@@ -8,7 +8,7 @@ set, not changed.  Indexes are only noted here; they are built at the end.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bson import Binary, Timestamp, decode
+from bson import Binary, decode
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
@@ -17,10 +17,10 @@ from datastores.mongodb.catalog import shallow, wanted
 from datastores.mongodb.client import Document
 from datastores.mongodb.documents import RAW, documents
 from datastores.mongodb.loading import Shelf, placed
+from datastores.mongodb.oplog import NEVER
 from datastores.mongodb.position import Position, compatibility, comply, shown
 
 LOT, LOT_BYTES = 500, 4_000_000
-NEVER = Timestamp(0, 0)
 FEATURES = "admin.system.version"
 NOTHING = frozenset(
     {"dropDatabase", "startIndexBuild", "abortIndexBuild", "abortTransaction", "dbCheck", "importCollection"}

@@ -204,7 +204,8 @@ def test_root_reaches_neither_the_accounts_nor_the_machine(server: Manager, data
     root.disable()
     root.disable()
     assert root.show() == {"enabled": False}
-    assert code(server, "root", str(given["password"])) == 1045
+    # A name that is not there is refused as any of those that are, which may have no password at all.
+    assert code(server, "root", str(given["password"])) in (1045, 1698)
     databases.delete("before")
 
 

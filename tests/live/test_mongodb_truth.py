@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bson import Int64
+from bson import Int64, Timestamp
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from datastores.contract import Checkpoint, Incomplete, Limits, Mismatch, Snapshot
+from datastores.contract import Checkpoint, Hole, Incomplete, Limits, Mismatch, Snapshot
 from datastores.manager import Manager
 from datastores.mongodb.client import agent
+from datastores.mongodb.oplog import between
 from datastores.mongodb.position import Position
 from datastores.mongodb.private import private
 from datastores.mongodb.reading import MARK, Reader
@@ -74,6 +75,35 @@ def test_a_rollback_while_it_is_read_makes_no_backup(served: Manager, client: Cl
         snapshot.reign = (snapshot.reign[0], number - 1)
         with pytest.raises(Incomplete, match="election or a rollback"):
             snapshot.checkpoint()
+
+
+def test_a_slice_does_not_begin_within_a_transaction(served: Manager, inn: Guests) -> None:
+    """A member of a set may stand there; a set of one does not, so its entries are put into an oplog by hand."""
+
+    def entry(number: int, *, part: bool = False, after: int = 0) -> dict[str, Any]:
+        command = {"applyOps": [], **({"partialTxn": True} if part else {})}
+        earlier = {"ts": Timestamp(after and 10, after), "t": Int64(1 if after else -1)}
+        return {"ts": Timestamp(10, number), "t": Int64(1), "op": "c", "o": command, "prevOpTime": earlier}
+
+    def at(number: int) -> Position:
+        return Position(10, number, 1, 1, "6.0")
+
+    node = inn.node("mongodb")
+    node.host.folder(node.places.staging)
+    with private(node, node.places.staging) as client:
+        client.local.create_collection("oplog.rs", capped=True, size=1 << 20)
+        rows = [
+            entry(1, part=True, after=9),  # whose first entry the oplog has no more
+            entry(2),
+            entry(3, part=True),
+            entry(4, part=True, after=3),
+            entry(5, after=4),
+            entry(6),
+        ]
+        client.local["oplog.rs"].insert_many(rows)
+        assert [between(client, at(number)) for number in range(2, 7)] == [at(2), at(2), at(2), at(5), at(6)]
+        with pytest.raises(Hole):
+            between(client, at(1))
 
 
 def test_the_position_tells_the_feature_compatibility(served: Manager, client: Client) -> None:
