@@ -18,7 +18,7 @@ from datastores.direct import DirectFile
 RESTORED = "restored.json"
 OWN = "system/"
 """Tables about the node itself: its id, its tokens, its neighbours."""
-BUILT = ("system/built_views-", "system/view_builds_in_progress-")
+BUILDS = ("system/built_views-", "system/view_builds_in_progress-")
 
 
 class Restored:
@@ -64,7 +64,7 @@ class Restored:
         """Say whether a file is not wanted: the node's own for a new one; of views that are made anew all there is."""
         if self._identity == "new" and path.startswith(OWN):
             return True
-        left = (*(f"{each.folder}/" for each in self._views), *(BUILT if self._views else ()))
+        left = (*(f"{each.folder}/" for each in self._views), *(BUILDS if self._views else ()))
         return path.startswith(left)
 
 

@@ -56,7 +56,7 @@ def gap(client: Client, start: Position) -> Hole | None:
     return None
 
 
-def between(client: Client, here: Position) -> Position:
+def boundary(client: Client, here: Position) -> Position:
     """Return ``here``, or the last moment before the transaction of which only a part lies before it.
 
     A big one has several entries, and a majority of the set may have taken some of them.  ``Hole`` where its beginning

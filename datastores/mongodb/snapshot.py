@@ -142,7 +142,7 @@ class Full(Taken):
             metadata = Growing(METADATA)
             yield from metadata.add(catalog.dump(client, read))
             self._files.insert(0, metadata.file(b""))
-            yield from self._log(0, oplog.between(client, self.began))
+            yield from self._log(0, oplog.boundary(client, self.began))
 
     def _kept(self, collection: Collection) -> Iterator[Kept]:
         """Yield the files of the parent's that still have documents of a collection."""

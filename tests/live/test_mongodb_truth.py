@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from datastores.contract import Checkpoint, Hole, Incomplete, Limits, Mismatch, Snapshot
 from datastores.manager import Manager
 from datastores.mongodb.client import agent
-from datastores.mongodb.oplog import between
+from datastores.mongodb.oplog import boundary
 from datastores.mongodb.position import Position
 from datastores.mongodb.private import private
 from datastores.mongodb.reading import MARK, Reader
@@ -101,9 +101,9 @@ def test_a_slice_does_not_begin_within_a_transaction(served: Manager, inn: Guest
             entry(6),
         ]
         client.local["oplog.rs"].insert_many(rows)
-        assert [between(client, at(number)) for number in range(2, 7)] == [at(2), at(2), at(2), at(5), at(6)]
+        assert [boundary(client, at(number)) for number in range(2, 7)] == [at(2), at(2), at(2), at(5), at(6)]
         with pytest.raises(Hole):
-            between(client, at(1))
+            boundary(client, at(1))
 
 
 def test_the_position_tells_the_feature_compatibility(served: Manager, client: Client) -> None:
