@@ -68,7 +68,7 @@ def test_a_streaming_backup_is_killed_and_the_next_one_is_whole(agent: LiveAgent
         assert Aftermath.of(agent) == before, f"seed {seed}"
         whole(agent, digest)
         wasted |= attempts(objects(agent) - there)
-        assert waste(agent) == wasted, f"seed {seed}"
+        assert waste(agent) == wasted, f"seed {seed}\n{agent.tail()}"
     assert agent.status()["server_pid"] == pid
     made = agent.ostler("backup", "create")
     assert isinstance(made, dict)
