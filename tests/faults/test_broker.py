@@ -86,7 +86,10 @@ def test_what_waited_too_long_is_told_so_and_the_rest_is_done_in_bounded_memory(
 
         def over() -> bool:
             nonlocal most
-            seen = creations(client)
+            try:
+                seen = creations(client)
+            except DeadlinePassed:  # the question waits behind all of them, too
+                return False
             most = max(most, sum(each["state"] == "queued" for each in seen))
             return sum(bool(each["ended_at"]) for each in seen) == len(late) + len(timely)
 
