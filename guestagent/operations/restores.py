@@ -134,7 +134,7 @@ def _start(run: Run, known: Known) -> None:
 
 def _back(run: Run, reason: str) -> str:
     """Return what is to be told after the old data is served again."""
-    quietly_stop(run.guest, "discarded")
+    quietly_stop(run.guest, "discarded" if swapped(run) else "kept")
     if not swap_back(run):
         return f"the restored data is not served and there is no old data to go back to: {reason}"
     start_server(run)
