@@ -1,6 +1,7 @@
 """Run everything that is checked, some steps at a time; exit 0 only when all held.
 
 A skipped test counts as a failure: a server that is missing must not look like success.
+What did not hold is named once more at the end, where whoever reads the last lines alone finds it.
 ``python tools/suite.py [--json FILE] [STEP…]``
 """
 
@@ -35,6 +36,9 @@ CHECKS: dict[str, list[str]] = {
 }
 Figures = dict[str, float]
 COUNTS = ("tests", "failures", "errors", "skipped")
+NOT_HELD = ("failure", "error", "skipped")
+WIDTH = 300
+"""Characters of what is said of one test at the end."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Step:
     ok: bool
     seconds: float
     figures: Figures = field(default_factory=dict)
+    not_held: list[str] = field(default_factory=list)
+    """The tests that did not hold, each with the beginning of why."""
 
     def line(self) -> str:
         """Return the step as one line of the closing table."""
@@ -64,7 +70,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     steps = Lanes().run(list(dict.fromkeys(options.steps or names())))
     ok = all(step.ok for step in steps)
-    print("\n".join(["", *(step.line() for step in steps), "", "all held" if ok else "NOT all held"]), flush=True)
+    told = [f"{step.name:<11} | {each}" for step in steps for each in step.not_held]
+    told.append("all held" if ok else "NOT all held")
+    print("\n".join(["", *(step.line() for step in steps), "", *told]), flush=True)
     if options.json:
         record = {"ok": ok, "steps": [vars(step) for step in steps]}
         options.json.write_text(json.dumps(record, indent=2) + "\n")
@@ -102,30 +110,31 @@ class Lanes:
         """Run one step to its end and say how it went."""
         print(f"== {name}", flush=True)
         began = time.monotonic()
-        ok, figures = self._suite(name) if name in SUITES else (self._execute(name, CHECKS[name]), {})
-        step = Step(name, ok, round(time.monotonic() - began, 1), figures)
+        ok, figures, not_held = self._suite(name) if name in SUITES else (self._execute(name, CHECKS[name]), {}, [])
+        step = Step(name, ok, round(time.monotonic() - began, 1), figures, not_held)
         print(f"== {step.line()}", flush=True)
         return step
 
-    def _suite(self, name: str) -> tuple[bool, Figures]:
+    def _suite(self, name: str) -> tuple[bool, Figures, list[str]]:
         """Run one folder of tests; not ok where a test failed, was skipped, or none was found."""
         files = sorted(str(each.relative_to(ROOT)) for each in (ROOT / "tests" / name).glob("test_*.py"))
         hands = [[file] for file in files] if name in HANDS else [files]
         with ThreadPoolExecutor(HANDS.get(name, 1)) as players:
             ended = list(players.map(lambda hand: self._files(name, hand), hands))
-        figures = {key: sum(counts.get(key, 0) for _, counts in ended) for key in COUNTS}
-        return all(ok and counts.get("tests", 0) > 0 for ok, counts in ended) and figures["skipped"] == 0, figures
+        figures = {key: sum(counts.get(key, 0) for _, counts, _ in ended) for key in COUNTS}
+        ok = all(well and counts.get("tests", 0) > 0 for well, counts, _ in ended) and figures["skipped"] == 0
+        return ok, figures, [each for _, _, told in ended for each in told]
 
-    def _files(self, name: str, files: list[str]) -> tuple[bool, Figures]:
+    def _files(self, name: str, files: list[str]) -> tuple[bool, Figures, list[str]]:
         """Run some files of a suite in one process; no figures where it left no report."""
         with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
             report = Path(folder) / "junit.xml"
             told = [f"--junitxml={report}", "--durations=5", "--durations-min=5"]
             ok = self._execute(name, ["python", "-m", "pytest", *files, *told])
             if not report.exists():
-                return False, {}
-            totals = tree.parse(report).getroot()[0].attrib
-            return ok, {key: int(totals[key]) for key in COUNTS}
+                return False, {}, [f"{' '.join(files)}: ended without a report"]
+            suite = tree.parse(report).getroot()[0]
+            return ok, {key: int(suite.attrib[key]) for key in COUNTS}, not_held(suite)
 
     def _execute(self, name: str, argv: list[str]) -> bool:
         """Run a tool of the environment to its end; alone it has the terminal for itself."""
@@ -151,6 +160,17 @@ class Lanes:
             self._over = True
             for child in self._children:
                 child.send_signal(signal.SIGINT)
+
+
+def not_held(suite: tree.Element) -> list[str]:
+    """Return the tests of a report that did not hold, each with the beginning of why."""
+    found = []
+    for case in suite.iter("testcase"):
+        why = next((each for each in case if each.tag in NOT_HELD), None)
+        if why is not None:
+            told = " ".join((why.get("message") or "").split())
+            found.append(f"{case.get('classname')}::{case.get('name')}: {why.tag}: {told}"[:WIDTH])
+    return found
 
 
 def _interrupt(*_: object) -> None:

@@ -65,12 +65,16 @@ def test_only_tests_that_ran_and_held_are_success(
 ) -> None:
     record = tmp_path / "record.json"
     with suite(tmp_path, text, "unit", "--json", str(record)) as running:
-        running.communicate()
+        said = running.communicate()[0].splitlines()
     assert (running.returncode == 0) is ok
     written = json.loads(record.read_text())
     step = written["steps"][0]
     assert (written["ok"], step["name"], step["ok"]) == (ok, "unit", ok)
     assert tuple(step["figures"][key] for key in ("tests", "failures", "skipped")) == counts
+    assert len(step["not_held"]) == sum(counts[1:])
+    for each in step["not_held"]:
+        assert each.startswith("tests.unit.test_it::test_it: ")
+        assert said[-2:] == [f"unit        | {each}", "NOT all held"]
 
 
 def test_two_steps_run_at_once_and_every_line_says_whose_it_is(tmp_path: Path) -> None:
