@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from guestagent.node import free_port
+
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONTROL = SERVER.with_name("rabbitmqctl")
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +32,8 @@ class Broker:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rmq", dir="/tmp"))
-        self.port, self._dist, self._epmd_port = free_ports(3)
+        # A port that outgoing connections use could be one's own client's by the time the broker comes back.
+        self.port, self._dist, self._epmd_port = different_ports(3)
         self._node = f"t{self.port}@localhost"
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -113,16 +116,12 @@ class Broker:
         }
 
 
-def free_ports(count: int) -> list[int]:
+def different_ports(count: int) -> list[int]:
     """Return so many ports nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for each in probes:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in probes]
-    finally:
-        for each in probes:
-            each.close()
+    found = set[int]()
+    while len(found) < count:
+        found.add(free_port("127.0.0.1"))
+    return list(found)
 
 
 def listens(port: int) -> bool:

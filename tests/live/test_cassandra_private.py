@@ -69,12 +69,12 @@ def keys(node: Node, folder: Path) -> dict[str, ssl.SSLContext | None]:
     return {"plain": None, "no key": none, "another key": stranger}
 
 
-def heard(place: tuple[str, int], key: ssl.SSLContext | None) -> str:
+def heard(place: tuple[str, int], key: ssl.SSLContext | None, patience: float = PATIENCE) -> str:
     """Say how a connection ends that says nothing: ``shut``, or ``held`` where the server waits for more."""
     try:
         with socket.create_connection(place, timeout=PATIENCE) as plain, contextlib.ExitStack() as stack:
             line = stack.enter_context(key.wrap_socket(plain)) if key else plain
-            line.settimeout(1.0)
+            line.settimeout(patience)
             return "shut" if line.recv(1) == b"" else "answered"
     except TimeoutError:
         return "held"
@@ -107,7 +107,7 @@ def test_nobody_without_the_key_is_its_neighbour(node: Node, doors: dict[int, tu
     for name, key in keys(node, tmp_path).items():
         if key is not None:
             assert heard(doors[7000], key) == "shut", name
-    assert heard(doors[7000], door.opened(node.places.temp / FOLDER)) == "held"
+    assert heard(doors[7000], door.opened(node.places.temp / FOLDER), patience=1.0) == "held"
 
 
 def test_nobody_without_the_password_has_its_management(doors: dict[int, tuple[str, int]]) -> None:

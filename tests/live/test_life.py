@@ -139,7 +139,7 @@ def test_a_damaged_backup_is_refused_and_the_old_data_stays_served(agent: LiveAg
 
 
 def test_a_backup_can_be_cancelled(agent: LiveAgent) -> None:
-    begun = agent.ostler("backup", "create", "--parent", "none", "--bandwidth", "500000", "--no-wait")
+    begun = agent.ostler("backup", "create", "--parent", "none", "--bandwidth", "50000", "--no-wait")
     assert isinstance(begun, dict)
     until(lambda: _step(agent, str(begun["id"])) == "stream", 30, "the stream has begun")
     assert agent.run("user", "list").status == 0

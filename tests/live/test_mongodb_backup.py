@@ -36,6 +36,7 @@ from datastores.contract import (
 from datastores.manager import Manager
 from datastores.mongodb.client import agent
 from datastores.mongodb.position import Position
+from tests.agents import until
 from tests.fakes_host import Keeper, Taken, restore
 from tests.guests import Guests, sample
 
@@ -363,11 +364,15 @@ class Writer:
         db[f"t{n % 3}"].rename(f"r{n % 5}", dropTarget=True, session=session)
         db.log.insert_one({"n": n, "pad": "c" * 100}, session=session)
 
-    def model(self, until: Any) -> dict[int, int]:
+    def until_after(self, moment: Any) -> None:
+        """Wait until something was acknowledged later, or nothing more will be."""
+        until(lambda: bool(self.failed) or self.done[-1][0] > moment, 60, "something after the backup's moment")
+
+    def model(self, end: Any) -> dict[int, int]:
         """Return the rows with their values as they were at a moment."""
         rows = dict.fromkeys(range(3000), -1)
         for moment, way, row, value in self.done:
-            if moment <= until:
+            if moment <= end:
                 if way == "d":
                     rows.pop(row, None)
                 elif way == "i" or row in rows:
@@ -396,7 +401,7 @@ def test_a_backup_holds_what_was_acknowledged_before_its_moment_and_nothing_afte
         with Writer(served.node) as writer:
             full = slowly(Keeper(), served, writer)
             part = slowly(Keeper(full), served, writer)
-            time.sleep(0.2)
+            writer.until_after(Position.of(part.checkpoint.position).ts)
         assert not writer.failed
         for taken in (full, part):
             position = Position.of(taken.checkpoint.position)

@@ -183,22 +183,32 @@ def test_a_bandwidth_is_kept(one: Site) -> None:
     assert 2_000_000 / took < 1_000_000 * 1.2
 
 
+def test_how_far_it_is_is_told_before_a_long_pause(one: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestagent.operations.run._TOLD", 60.0)
+    one.put("table", os.urandom(3_000_000))
+    operation = one.order("backup.create", bandwidth=100)
+    until(lambda: one.engine.read("operation.show", {"id": operation["id"]})["progress"]["done"] > 0)  # type: ignore
+    one.engine.read("operation.cancel", {"id": operation["id"]})
+    assert one.ended(operation)["state"] == "cancelled"
+
+
 def test_niceness_is_seen_by_the_kernel(one: Site) -> None:
     one.put("table", os.urandom(8_000_000))
     before = {each.native_id for each in threading.enumerate()}
     operation = one.order("backup.create", bandwidth=3_000_000, nice=7, workers=1)
 
-    def threads() -> dict[str, int]:
+    def nices() -> dict[str, int]:
+        """Return the niceness of the operation's threads; one that has just begun has not lowered it yet."""
         found = {each.name: each.native_id for each in threading.enumerate() if each.native_id not in before}
-        return {name: number for name, number in found.items() if number and name.startswith(("operation", "archive"))}
+        ours = {name: number for name, number in found.items() if number and name.startswith(("operation", "archive"))}
+        return {name: os.getpriority(os.PRIO_PROCESS, number) for name, number in ours.items()}
 
-    until(lambda: any(name.startswith("archive-work") for name in threads()))
-    nices = {}
-    for name, number in threads().items():
-        stat = Path(f"/proc/self/task/{number}/stat").read_text()
-        nices[name] = int(stat.rpartition(")")[2].split()[16])
-    assert f"operation {operation['id']}" in nices
-    assert set(nices.values()) == {7}, nices
+    def nice() -> bool:
+        found = nices()
+        at_work = any(name.startswith("archive-work") for name in found)
+        return at_work and f"operation {operation['id']}" in found and set(found.values()) == {7}
+
+    until(nice)
     limits = (one.places.temp / "traces").read_text()
     assert limits == "[3000000, 1, 7]"
     one.engine.read("operation.cancel", {"id": operation["id"]})
