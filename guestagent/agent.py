@@ -57,11 +57,12 @@ class Agent(ServiceBase):  # type: ignore[misc]
         self._started: list[Loop] = []
 
     def start(self) -> None:
-        """Go on with what a former life left, beat once, serve; ``SecondAgent`` where another one serves."""
+        """Go on with what a former life left, serve, beat once; ``SecondAgent`` where another one serves."""
         self._operations.resume()
-        # What was resumed may be stopping the server just now; a look that fails is no reason not to serve.
-        attempt("the first heartbeat", self._heartbeat.beat)
+        # Before the first look at the server, which may be slow to answer: who asks is not kept waiting.
         self._end_serving = serve(self._transport, self.guest.guest_id, self._door)
+        # What was resumed may be stopping the server just now; a look that fails is no reason not to be there.
+        attempt("the first heartbeat", self._heartbeat.beat)
         for each in self._loops:
             each.start()
             self._started.append(each)

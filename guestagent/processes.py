@@ -23,7 +23,7 @@ class Identity:
     boot: str
 
     def alive(self) -> bool:
-        """Say whether it still runs; a zombie has gone."""
+        """Say whether it still runs; a zombie has gone, with the last of its threads."""
         return self.boot == boot_id() and _started(self.pid) == self.started
 
 
@@ -86,7 +86,9 @@ def _started(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZXx" else int(rest[18])
+    # Killed, its first thread may be a zombie while others still hold its port and its locks.
+    gone = state in "Xx" or (state == "Z" and int(rest[16]) <= 1)
+    return None if gone else int(rest[18])
 
 
 def _arguments(pid: int) -> list[str]:

@@ -1,7 +1,9 @@
 """How the database is: the states, the moves between them, and what they are judged by."""
 
+import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -147,15 +149,27 @@ class Questions:
         self._asked: dict[str, Future[bool]] = {}
 
     def holds(self, question: str, move: Callable[[], None]) -> bool:
-        """Return whether ``move`` ended well, and soon; whoever asks meanwhile shares the answer."""
+        """Return whether ``move`` ended well, and soon; whoever asks meanwhile shares the answer.
+
+        A shared no may be of a moment before ours, when the server was not up yet: then it is asked once more.
+        """
+        end = time.monotonic() + self._patience
+        with contextlib.suppress(TimeoutError):
+            found, shared = self._ask(question, move)
+            if found.result(self._patience) or not shared:
+                return found.result()
+            found, _ = self._ask(question, move)
+            return found.result(max(0.0, end - time.monotonic()))
+        return False
+
+    def _ask(self, question: str, move: Callable[[], None]) -> tuple[Future[bool], bool]:
+        """Return the answer to come, and whether it was somebody else who asked."""
         with self._lock:
             found = self._asked.get(question)
-            if found is None or found.done():
-                found = self._asked[question] = self._pool.submit(_answers, move)
-        try:
-            return found.result(self._patience)
-        except TimeoutError:
-            return False
+            if found is not None and not found.done():
+                return found, True
+            found = self._asked[question] = self._pool.submit(_answers, move)
+            return found, False
 
 
 def _answers(move: Callable[[], None]) -> bool:

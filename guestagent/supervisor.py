@@ -137,13 +137,16 @@ class ProcessService:
 
     def _last_words(self) -> str:
         """Quote the end of the newest log."""
-        logs = [each for each in self._node.places.log.iterdir() if each.is_file() and not each.is_symlink()]
-        newest = max(logs, key=lambda each: each.stat().st_mtime, default=None)
-        if newest is None:
-            return "it left no log"
-        with newest.open("rb") as file:
-            file.seek(max(0, newest.stat().st_size - 8192))
+        logs = dict[float, Path]()
+        for each in self._node.places.log.iterdir():
+            # A server may put its log away meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if each.is_file() and not each.is_symlink():
+                    logs[each.stat().st_mtime] = each
+        with contextlib.suppress(FileNotFoundError, ValueError), logs[max(logs)].open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
             return printable(file.read(), _QUOTED)
+        return "it left no log"
 
     def _ids(self) -> tuple[int, int]:
         return account(self._node.installation.owner, self._node.installation.group)

@@ -3,10 +3,13 @@
 ``Aftermath.of`` is taken of a guest that is at rest; two of the same guest compare equal when nothing was left.
 """
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass
 from typing import cast
+
+import psutil
 
 from datastores.contract import JSON, Node, Secret
 from guestagent import declarations
@@ -97,17 +100,24 @@ def ends(agent: LiveAgent, operation: object, timeout: float = 120.0) -> dict[st
 def alone(agent: LiveAgent) -> None:
     """Exactly one server runs on the guest's data, and no tool beside it."""
     server = agent.status()["server_pid"]
-    until(lambda: [each.pid for each in agent.servers()] == [server], 5, f"one server runs: {told(agent)}")
+    try:
+        until(lambda: [each.pid for each in agent.servers()] == [server], 30, "one server runs")
+    except AssertionError:
+        raise AssertionError(f"not one server runs, but {told(agent)}") from None
 
 
 def told(agent: LiveAgent) -> list[tuple[int, list[str]]]:
     """Return the processes on a guest's data, for a message."""
-    return [(each.pid, each.cmdline()) for each in agent.servers() if each.is_running()]
+    found = []
+    for each in agent.servers():
+        with contextlib.suppress(psutil.Error):
+            found.append((each.pid, each.cmdline()))
+    return found
 
 
 def whole(agent: LiveAgent, digest: dict[str, str]) -> None:
     """The database answers, holds what it held, takes a write and lets its tenant in, and nobody with another word."""
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "30")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     sample = sample_of(agent)
     assert sample.digest() == digest
     assert sample.login("ann", Secret(PASSWORD))
@@ -150,7 +160,7 @@ def begin(agent: LiveAgent, noun: str, verb: str, **args: JSON) -> str:
 
 
 def streaming(agent: LiveAgent, operation: str, at_least: int = 0) -> dict[str, JSON]:
-    """Wait until an operation is streaming and so many bytes have gone by; they are told once a second."""
+    """Wait until a backup is streaming and so many bytes have gone by; they are told once a second."""
     end = time.monotonic() + 60
     while True:
         found = shown(agent, operation)

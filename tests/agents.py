@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import give
+
 OSTLER = Path(sys.executable).with_name("ostler")
 READY = 60.0
 
@@ -107,6 +109,7 @@ class LiveAgent:
 
     def configuration(self) -> Path:
         """Write the configuration file and return its path."""
+        give(self.state)
         ostler = {
             "image": "debian-12",
             "root": str(self.root),
@@ -164,7 +167,7 @@ class LiveAgent:
         self.process.kill()
         self.wait_gone()
 
-    def terminate(self, timeout: float = 10.0) -> int:
+    def terminate(self, timeout: float = 60.0) -> int:
         assert self.process is not None
         self.process.terminate()
         return self.wait_gone(timeout)

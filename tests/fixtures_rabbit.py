@@ -19,11 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from guestagent.node import free_port
+from tests.ports import reserve
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONTROL = SERVER.with_name("rabbitmqctl")
 _PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl
+"""Looked up here: between fork and exec somebody else's thread may hold the loader's lock for ever."""
 _START = 90.0
 
 
@@ -32,8 +34,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rmq", dir="/tmp"))
-        # A port that outgoing connections use could be one's own client's by the time the broker comes back.
-        self.port, self._dist, self._epmd_port = different_ports(3)
+        self.port, self._dist, self._epmd_port = reserve(), reserve(), reserve()
         self._node = f"t{self.port}@localhost"
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -83,11 +84,10 @@ class Broker:
     def _answers(self) -> bool:
         assert self._server is not None
         assert self._server.poll() is None, (self.folder / "out").read_text()[-2000:]
-        if not listens(self.port):
-            return False
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
             probe.sendall(b"AMQP\x00\x00\x09\x01")
             return bool(probe.recv(1))
+        return False
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
@@ -116,14 +116,6 @@ class Broker:
         }
 
 
-def different_ports(count: int) -> list[int]:
-    """Return so many ports nobody listens on, all different."""
-    found = set[int]()
-    while len(found) < count:
-        found.add(free_port("127.0.0.1"))
-    return list(found)
-
-
 def listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -141,7 +133,7 @@ def _child(argv: list[str], environment: dict[str, str], out: int | None) -> "su
 
 def _die_with_us() -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _until(check: "object", timeout: float, what: str) -> None:

@@ -15,6 +15,7 @@ from datastores.manager import Manager
 from guestagent.declarations import installed, load
 from guestagent.image import installation, prove, read_image
 from guestagent.node import node_for, service_for
+from tests.ports import give
 
 IMAGE = "debian-12"
 PREFIX = "OSTLER_TEST_PREFIX"
@@ -60,6 +61,7 @@ class Guests:
         facts = installation(image, datastore, wanted, prefix())
         guest = guest_id or f"g{secrets.token_hex(3)}"
         home = self.folder / guest
+        give(home / "state")
         made = node_for(guest, declared, wanted, facts, home / "root", home / "state", port=0)
         prove(facts, made.host)
         return made
@@ -85,7 +87,7 @@ class Guests:
         if start:
             manager.settings.ensure()
             manager.admin.initialise()
-            manager.service.start(timeout=60)
+            manager.service.start()
             manager.admin.secure()
         return manager
 
@@ -95,11 +97,12 @@ class Guests:
 
     def close(self) -> None:
         """Stop what runs; nothing is left."""
-        for each in self.managers:
-            each.service.stop(timeout=20)
-        for each in self.managers:
-            shutil.rmtree(each.node.places.run, ignore_errors=True)
-        shutil.rmtree(self.folder)
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder)
+            for each in self.managers:
+                stack.callback(shutil.rmtree, each.node.places.run, ignore_errors=True)
+            for each in self.managers:
+                stack.callback(each.service.stop, timeout=60)
 
 
 def sample(manager: Manager) -> Sample:

@@ -78,6 +78,6 @@ def bring_back(manager: Manager, held: Held, *, swap: Callable[[Path], None] = l
     swap(places.staging)
     manager.service.stop()
     node.host.exchange(places.staging, places.data)
-    manager.service.start(timeout=60)
+    manager.service.start()
     manager.admin.secure()
     manager.backup.confirm(held.checkpoint)

@@ -33,7 +33,10 @@ def reached(host: str, port: int, timeout: float = 5.0) -> socket.socket:
 
 def prove(node: Node, line: socket.socket) -> None:
     """Return where a connection is to the server's own account; ``ToolFailed`` where it is to another one."""
-    address, port = line.getpeername()[:2]
+    try:
+        address, port = line.getpeername()[:2]
+    except OSError as error:
+        raise NotReady(f"the server has shut the connection: {error.strerror or error}") from None
     try:
         there = accounts(str(address), int(port))
     except OSError as error:

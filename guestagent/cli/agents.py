@@ -14,7 +14,7 @@ from guestagent.cli.progress import follower
 from guestagent.cli.requests import seconds
 from guestagent.cli.show import Object
 from guestagent.declarations import Verb
-from guestagent.errors import DeadlinePassed, Fault, Refused, Told
+from guestagent.errors import AgentError, Busy, DeadlinePassed, Fault, Refused, Told, Unreachable
 from guestagent.status import Status as State
 
 if TYPE_CHECKING:
@@ -84,16 +84,28 @@ class Status(Asking, Object):
         return parser
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
+        if parsed.wait is None:
+            return self._look()
         end = time.monotonic() + parsed.timeout
         while True:
-            seen = self.client().call("agent", "status", {}, deadline=self.app.options.deadline or 10.0)
-            if not isinstance(seen, dict):
-                raise Refused("the agent's status is not an object")
-            if parsed.wait is None or seen["status"] == parsed.wait:
-                return seen
+            late: AgentError
+            try:
+                seen = self._look()
+                if seen["status"] == parsed.wait:
+                    return seen
+                late = DeadlinePassed(f"status is {seen['status']}, not {parsed.wait}, after {parsed.timeout} s")
+            except (Busy, DeadlinePassed, Unreachable) as error:
+                # An agent that starts, or whose server is slow, gives its answer later.
+                late = error
             if time.monotonic() > end:
-                raise DeadlinePassed(f"status is {seen['status']}, not {parsed.wait}, after {parsed.timeout} s")
+                raise late
             time.sleep(0.25)
+
+    def _look(self) -> Mapping[str, object]:
+        seen = self.client().call("agent", "status", {}, deadline=self.app.options.deadline or 10.0)
+        if not isinstance(seen, dict):
+            raise Refused("the agent's status is not an object")
+        return seen
 
 
 class Start(Command):

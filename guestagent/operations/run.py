@@ -57,9 +57,9 @@ class Run:
         if not repeatable and self.begun(name):
             raise Interrupted(f"interrupted at {name!r}: the agent was killed there", operation=self.id)
         self.check()
+        self.repeatable = repeatable
         self._save(self.row.with_step(name, "running"))
         point(self.row.verb, name, "before")
-        self.repeatable = repeatable
         result, error = attempt(f"{self.row.verb} {self.id} at {name!r}", move)
         self._halt.park()
         self.repeatable = True

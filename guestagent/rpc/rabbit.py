@@ -33,7 +33,7 @@ from guestagent.rpc.intake import Arrival, Intake, NotCommitted, Verdict
 
 LOG = logging.getLogger(__name__)
 
-TAKEOVER = 5.0
+TAKEOVER = 15.0
 """Seconds for which the broker may still hold the connection of an agent that has just died."""
 
 UNREADABLE = (

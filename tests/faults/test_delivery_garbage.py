@@ -27,6 +27,8 @@ def agent() -> Iterator[LiveAgent]:
 @pytest.fixture(scope="module")
 def client(agent: LiveAgent) -> Iterator[Client]:
     made = connect(agent.url)
+    # The first one finds oslo.messaging and the broker.
+    assert made.call("agent", "status", {}, deadline=60)
     yield made
     made.close()
 
@@ -70,8 +72,8 @@ def test_garbage_in_the_queue(
             body, content_type=kind, content_encoding="binary", headers=headers, properties={"delivery_mode": 2}
         )
         producer.basic_publish(message, exchange="", routing_key=f"ostler.{agent.guest_id}")
-        assert client.call("agent", "status", {}, deadline=10)
-        until(lambda: _waiting(producer, agent) == 0, 10, "what cannot be read is gone")
+        assert client.call("agent", "status", {}, deadline=30)
+        until(lambda: _waiting(producer, agent) == 0, 30, "what cannot be read is gone")
     assert agent.process is not None
     assert agent.process.poll() is None
 

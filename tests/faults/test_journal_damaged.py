@@ -57,7 +57,7 @@ def agent(dead: LiveAgent) -> Iterator[LiveAgent]:
 def works(agent: LiveAgent) -> None:
     """Orders are taken and done."""
     agent.ostler("user", "set-password", request={"name": "ann", "password": "pw-ann-1"})
-    assert ask(agent, "agent", "status")["status"] == "HEALTHY"  # type: ignore[index,call-overload]
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "60")
 
 
 def refuses(agent: LiveAgent) -> None:

@@ -86,7 +86,7 @@ def test_describe_names_parts_and_verbs(agent: LiveAgent) -> None:
 
 
 def test_status_of_a_prepared_guest_is_healthy(agent: LiveAgent) -> None:
-    seen = agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    seen = agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     assert isinstance(seen, dict)
     assert set(seen) >= STATUS
     assert seen["status"] == "HEALTHY"

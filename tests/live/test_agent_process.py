@@ -25,6 +25,8 @@ from tests.cases import cases
 from tests.fixtures_rabbit import Broker
 
 MEBIBYTE = 1024 * 1024
+ENDS_WITHIN = 5.0
+"""Seconds that an agent may take to end; here others want the cores as well."""
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_one_line_says_ready_and_nothing_follows(agent: LiveAgent) -> None:
     process, out = agent.process, agent.process.stdout
     process.terminate()
     assert out.read() == b""
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_it_is_one_process_without_eventlet_and_without_the_command_line(agent: LiveAgent) -> None:
@@ -101,8 +103,8 @@ def test_sigterm_ends_it_and_leaves_the_database(agent: LiveAgent) -> None:
     agent.start().prepare()
     server = agent.status()["server_pid"]
     begun = time.monotonic()
-    assert agent.terminate(10) == 0
-    assert time.monotonic() - begun < 5
+    assert agent.terminate() == 0
+    assert time.monotonic() - begun < 2 * ENDS_WITHIN
     assert isinstance(server, int)
     assert psutil.pid_exists(server)
     agent.start()
@@ -122,17 +124,17 @@ def test_sighup_reads_the_log_level_again_however_often(agent: LiveAgent) -> Non
     config.write_text(config.read_text().replace("debug = true", "debug = false"))
     mine.send_signal(signal.SIGHUP)
     mine.send_signal(signal.SIGHUP)
-    until(lambda: not logged("DEBUG"), 20, "the level is INFO")
+    until(lambda: not logged("DEBUG"), 60, "the level is INFO")
     config.write_text(config.read_text().replace("debug = false", "debug = true"))
     mine.send_signal(signal.SIGHUP)
-    until(lambda: logged("DEBUG"), 20, "the level is DEBUG again")
+    until(lambda: logged("DEBUG"), 60, "the level is DEBUG again")
     config.write_text("nonsense\n")
     mine.send_signal(signal.SIGHUP)
-    until(lambda: "not read again" in agent.log.read_text(), 20, "a bad file is told")
+    until(lambda: "not read again" in agent.log.read_text(), 60, "a bad file is told")
     assert connect(agent.url).call("agent", "status", {})
     begun = time.monotonic()
-    assert agent.terminate(10) == 0
-    assert time.monotonic() - begun < 5
+    assert agent.terminate() == 0
+    assert time.monotonic() - begun < 2 * ENDS_WITHIN
 
 
 def test_two_signals_to_end_end_it_once(agent: LiveAgent) -> None:
@@ -140,7 +142,7 @@ def test_two_signals_to_end_end_it_once(agent: LiveAgent) -> None:
     process_of(agent).send_signal(signal.SIGTERM)
     with contextlib.suppress(psutil.NoSuchProcess):
         process_of(agent).send_signal(signal.SIGINT)
-    assert agent.wait_gone(10) == 0
+    assert agent.wait_gone() == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_two_signals_to_end_end_it_once(agent: LiveAgent) -> None:
 def test_what_prevents_it_is_named(place: Site, option: str, value: str, status: int, word: str) -> None:
     made = place.agent("bad", "toy", "1.0", **{option: value})
     made.start(wait=False)
-    assert made.wait_gone(20) == status
+    assert made.wait_gone() == status
     assert word in " ".join(made.tail().splitlines()[-2:])
     assert "Traceback" not in made.tail()
 
@@ -168,7 +170,7 @@ def test_what_prevents_it_is_named(place: Site, option: str, value: str, status:
 def test_a_key_that_others_may_read_is_refused(place: Site, agent: LiveAgent) -> None:
     place.key_file.chmod(0o644)
     agent.start(wait=False)
-    assert agent.wait_gone(20) == 2
+    assert agent.wait_gone() == 2
     assert "key_file" in agent.tail()
 
 
@@ -183,7 +185,7 @@ def test_without_a_realm_it_serves_and_backups_say_what_is_missing(place: Site) 
 def test_the_datastore_must_be_one_that_is_installed(place: Site) -> None:
     made = place.agent("odd", "abacus", "1.0")
     made.start(wait=False)
-    assert made.wait_gone(20) == 2
+    assert made.wait_gone() == 2
     assert "abacus" in made.tail()
 
 
@@ -192,10 +194,10 @@ def test_heartbeats_reach_a_conductor_that_comes_late_and_sent_never_falls(agent
     agent.start()
     end = _conductor(agent, heard)
     try:
-        until(lambda: len(heard) >= 3, 20, "three heartbeats have arrived")
+        until(lambda: len(heard) >= 3, 60, "three heartbeats have arrived")
         agent.kill()
         agent.start()
-        until(lambda: heard[-1]["epoch"] == 2, 20, "the next life is heard")
+        until(lambda: heard[-1]["epoch"] == 2, 60, "the next life is heard")
     finally:
         end()
     stamps = [each["sent"] for each in heard]
@@ -211,10 +213,10 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(place: Site, own_broker: B
     guest = f"g{uuid.uuid4().hex[:8]}"
     made = place.agent(guest, "toy", "1.0", transport_url=own_broker.url(), url=own_broker.agent_url(guest))
     made.start(wait=False)
-    until(lambda: "Connection failed" in made.tail(), 20, "the log says that there is no broker")
-    assert made.terminate(10) == 0
+    until(lambda: "Connection failed" in made.tail(), 60, "the log says that there is no broker")
+    assert made.terminate() == 0
     made.start(wait=False)
-    until(lambda: "Connection failed" in made.tail(), 20, "the log says it again")
+    until(lambda: "Connection failed" in made.tail(), 60, "the log says it again")
     own_broker.start()
     made.wait_ready()
     assert made.status()["guest_id"] == guest
@@ -225,7 +227,7 @@ def test_no_password_of_the_broker_is_logged(place: Site, own_broker: Broker) ->
     url = f"rabbit://guest:{canary}@127.0.0.1:{own_broker.port}/"
     made = place.agent("who", "toy", "1.0", transport_url=url)
     made.start(wait=False)
-    assert made.wait_gone(30) == 2
+    assert made.wait_gone() == 2
     assert "transport_url" in made.tail()
     assert canary not in made.log.read_text()
 

@@ -54,7 +54,7 @@ def test_an_increment_restores_as_a_full_one_on_another_guest(agent: LiveAgent, 
         other.prepare(restore={"backup": made["id"], "digest": made["digest"]})
         assert sample_of(other).digest() == wanted
         assert sample_of(other).login("ann", Secret("pw-ann-1"))
-        assert other.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+        assert other.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     finally:
         other.end()
 
@@ -141,7 +141,7 @@ def test_a_damaged_backup_is_refused_and_the_old_data_stays_served(agent: LiveAg
 def test_a_backup_can_be_cancelled(agent: LiveAgent) -> None:
     begun = agent.ostler("backup", "create", "--parent", "none", "--bandwidth", "50000", "--no-wait")
     assert isinstance(begun, dict)
-    until(lambda: _step(agent, str(begun["id"])) == "stream", 30, "the stream has begun")
+    until(lambda: _step(agent, str(begun["id"])) == "stream", 60, "the stream has begun")
     assert agent.run("user", "list").status == 0
     busy = agent.run("service", "stop")
     assert busy.status == 4

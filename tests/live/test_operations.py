@@ -11,6 +11,8 @@ from tests.agents import LiveAgent, until
 from tests.cases import sample_of
 from tests.guests import IMAGE, prefix
 
+ENDS_WITHIN = 5.0
+"""Seconds that an agent may take to end; here others want the cores as well."""
 RATE = 50_000
 """Bytes a second; what is filled in takes more than a minute then, however slow the machine is meanwhile."""
 
@@ -23,7 +25,7 @@ def agent(agent: LiveAgent) -> LiveAgent:
 
 def streaming(agent: LiveAgent, *words: str) -> str:
     begun: Any = agent.ostler("backup", "create", "--parent", "none", "--bandwidth", str(RATE), *words, "--no-wait")
-    until(lambda: shown(agent, begun["id"])["progress"]["done"] > 0, 30, "bytes are streaming")
+    until(lambda: shown(agent, begun["id"])["progress"]["done"] > 0, 60, "bytes are streaming")
     return str(begun["id"])
 
 
@@ -54,7 +56,7 @@ def test_bandwidth_and_niceness_are_kept(agent: LiveAgent) -> None:
     def nice() -> int:
         return [psutil.Process(each.id).nice() for each in us.threads()].count(7)
 
-    until(lambda: nice() >= 2, 30, "the operation's own thread is nice, and one that seals")
+    until(lambda: nice() >= 2, 60, "the operation's own thread is nice, and one that seals")
     first, begun = shown(agent, operation)["progress"]["done"], time.monotonic()
     time.sleep(4)
     last, took = shown(agent, operation)["progress"]["done"], time.monotonic() - begun
@@ -70,7 +72,7 @@ def test_the_end_of_the_agent_ends_a_backup_and_says_so(agent: LiveAgent) -> Non
     operation = streaming(agent)
     begun = time.monotonic()
     assert agent.terminate() == 0
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 2 * ENDS_WITHIN
     assert {each.pid for each in agent.servers()} == {server}
     told: Any = agent.run("operation", "show", operation, "--state-dir", str(agent.state)).json
     assert (told["state"], told["step"]) == ("interrupted", "stream")
@@ -88,18 +90,18 @@ def test_the_server_is_stopped_started_and_restarted(agent: LiveAgent) -> None:
     assert (agent.status()["status"], agent.status()["server_pid"]) == ("SHUTDOWN", None)
     assert agent.servers() == []
     agent.ostler("service", "start")
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     first = agent.status()["server_pid"]
     agent.ostler("service", "restart")
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     assert len({before, first, agent.status()["server_pid"]}) == 3
 
 
 def test_a_server_that_dies_has_crashed_and_is_started_again_when_asked(agent: LiveAgent) -> None:
     psutil.Process(int(str(agent.status()["server_pid"]))).kill()
-    agent.ostler("status", "--wait", "CRASHED", "--timeout", "10")
+    agent.ostler("status", "--wait", "CRASHED", "--timeout", "120")
     agent.ostler("service", "start")
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
 
 
 def test_no_server_is_started_where_the_data_is_not(agent: LiveAgent) -> None:
@@ -114,7 +116,7 @@ def test_no_server_is_started_where_the_data_is_not(agent: LiveAgent) -> None:
     data.rmdir()
     away.rename(data)
     agent.ostler("service", "start")
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
 
 
 def test_settings_with_which_the_server_does_not_come_up_are_rolled_back(agent: LiveAgent) -> None:
@@ -130,5 +132,5 @@ def test_settings_with_which_the_server_does_not_come_up_are_rolled_back(agent: 
     answer = agent.run("service", "restart")
     assert answer.status == 1, answer
     assert "rolled back" in str(answer.error["message"])
-    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "20")
+    agent.ostler("status", "--wait", "HEALTHY", "--timeout", "120")
     assert (agent.root / "config").resolve() != generation

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from guestagent import node as room
 from guestagent.declarations import load
 from guestagent.host import LocalHost
 from guestagent.node import FileSecrets, free_port, manager_for, node_for, server_number, service_for
-from guestagent.processes import identify
+from guestagent.processes import end, identify
 from guestagent.supervisor import ProcessService
 from guestagent.systemd import UnitService, quoted
 from tests.guests import Guests
@@ -153,6 +154,26 @@ def test_stop_is_clean_then_hard(node: Node, record: Path) -> None:
     assert identify(pid) is None
     assert not record.exists()
     stubborn.stop()
+
+
+HALF_GONE = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_server_is_there_until_its_last_thread_has_ended() -> None:
+    """Killed, it may look like a zombie while it still holds its port and its locks."""
+    with subprocess.Popen([sys.executable, "-c", HALF_GONE]) as process:
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        found = identify(process.pid)
+        assert found is not None
+        assert found.alive()
+        assert end(found, signal.SIGKILL, 60)
+        assert identify(process.pid) is None
+        assert not found.alive()
 
 
 def test_nothing_is_asked_of_a_server_whose_data_is_discarded(node: Node, service: ProcessService) -> None:

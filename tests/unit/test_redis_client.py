@@ -14,6 +14,7 @@ import pytest
 from datastores.contract import BadInput, DatastoreError, Endpoint, NotReady, Secret, ToolFailed
 from datastores.redis.client import Connection, ServerError, dial, fields, login
 from datastores.redis.stream import Stream
+from tests.fakes_site import until
 
 Answering = Callable[..., Connection]
 Listening = Callable[[bytes], Endpoint]
@@ -149,6 +150,7 @@ def test_a_silent_server_is_not_waited_for_and_a_lost_session_never_begun_again(
     for _ in range(2):
         with pytest.raises(NotReady):
             connection.call("PING")
+    until(lambda: bool(heard))
     assert heard == [b"*1\r\n$4\r\nPING\r\n"]
 
 

@@ -2,10 +2,13 @@
 
 import itertools
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from datastores.contract import NotReady
 from guestagent.operations.guest import Guest
 from guestagent.status import MOVES, Questions, Seen, Status, judge, look, report, route
 from tests.fakes_ops import ShamAdmin, ShamService, sham_guest
@@ -96,3 +99,22 @@ def test_a_server_that_hangs_has_not_answered_and_is_asked_once() -> None:
     assert len(asked) == 1
     free.set()
     assert Questions().holds("ping", lambda: None)
+
+
+def test_a_no_that_somebody_else_has_asked_for_is_not_ours() -> None:
+    """It may be of a moment before the server was up."""
+    questions = Questions(patience=30)
+    up, asked = threading.Event(), threading.Event()
+
+    def early() -> None:
+        asked.set()
+        up.wait(30)
+        raise NotReady("it is starting")
+
+    with ThreadPoolExecutor(2) as crew:
+        first = crew.submit(questions.holds, "ping", early)
+        asked.wait(30)
+        second = crew.submit(questions.holds, "ping", lambda: None)
+        time.sleep(0.1)
+        up.set()
+        assert (first.result(), second.result()) == (False, True)
