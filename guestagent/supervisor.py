@@ -41,6 +41,7 @@ class ProcessService:
         )
         self._guard = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._young = False
         self._known = self._recorded()
 
     @property
@@ -55,11 +56,13 @@ class ProcessService:
             found = self.pid() is not None or self._adopt()
             if not found:
                 self._launch()
+            young = self._young
             try:
                 self._wait_for_answer(until, timeout)
             except ToolFailed:
-                # One that was found may have been about to end: killed, it takes a while to be gone.
-                if not found or self._adopt():
+                # One that was found may have been about to end: killed, it takes a while to be gone.  One that we
+                # have started, and that never answered, has failed.
+                if young or self._adopt():
                     raise
                 self._launch()
                 self._wait_for_answer(until, timeout)
@@ -109,6 +112,7 @@ class ProcessService:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        self._young = True
         self._remember(identify(self._child.pid))
 
     def _adopt(self) -> bool:
@@ -116,6 +120,7 @@ class ProcessService:
         places = self._node.places
         found = serving(self._node.installation.tools["server"], places.data, places.config)
         if found is not None:
+            self._young = False
             self._remember(found)
         return found is not None
 
@@ -125,6 +130,7 @@ class ProcessService:
             try:
                 self._admin.ping()
                 if self.pid() is not None:
+                    self._young = False
                     return
             except NotReady as error:
                 last = error

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from datastores.contract import Node
 from datastores.manager import Manager
 from tests.guests import PREFIX, Guests, guests, stage
 
 pytest_plugins = ("tests.cases", "tests.fixtures_rabbit")
+
+# The same examples each time, but in a long run; and a machine that is busy with others is no failure.
+settings.register_profile("suites", deadline=None, derandomize=int(os.environ.get("OSTLER_COUNT", "1")) < 10)
+settings.load_profile("suites")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,6 +32,8 @@ logging.getLogger("cassandra").setLevel(logging.CRITICAL)
 
 ACCOUNT = "ostler"
 PASSWORD = "agent-password"
+UNABLE = "Unable to perform authentication"
+"""So the server refuses a login where it could not read the role, which may be the right one."""
 
 
 class Shut(NotReady):
@@ -152,10 +154,12 @@ def _profile(host: str, timeout: float) -> ExecutionProfile:
 def _translated(error: Exception, field: str | None) -> DatastoreError:
     said = str(error).replace("Error from server: ", "")[:300]
     if isinstance(error, NoHostAvailable):
-        if any(isinstance(each, AuthenticationFailed) for each in dict(error.errors).values()):
+        # Of a second connection that fails after the first the driver tells no reasons, but a list of hosts.
+        reasons = list(error.errors.values()) if isinstance(error.errors, dict) else [error]
+        if any(isinstance(each, AuthenticationFailed) and UNABLE not in str(each) for each in reasons):
             return Shut("the server refuses the login")
-        reasons = "; ".join(dict.fromkeys(str(each) for each in dict(error.errors).values()))
-        return NotReady(f"the server does not take the login: {reasons[:300]}")
+        shown = "; ".join(dict.fromkeys(str(each) for each in reasons))
+        return NotReady(f"the server does not take the login: {shown[:300]}")
     if isinstance(error, OperationTimedOut | RequestExecutionException):
         return NotReady(f"the server could not do it now: {said}")
     if field is not None and isinstance(error, Refusal | ErrorMessage):

@@ -26,7 +26,7 @@ from datastores.cassandra.layout import folders
 from datastores.cassandra.position import AUTH, Position
 from datastores.cassandra.schema import Table, tenants
 from datastores.cassandra.settings import SMALL, addresses
-from datastores.contract import Command, Endpoint, Identity, Mismatch, Node, Stream, ToolFailed
+from datastores.contract import Command, Endpoint, Identity, Mismatch, Node, NotReady, Stream, ToolFailed
 
 MARK = "account"
 FOLDER = "private"
@@ -193,7 +193,7 @@ def _quoting(home: Path) -> Iterator[None]:
     """A private server that is gone will not come back: nobody may try that again."""
     try:
         yield
-    except (OSError, DriverException, ConnectionException) as error:
+    except (OSError, DriverException, ConnectionException, NotReady) as error:
         raise ToolFailed(f"the private server did not do it: {error}; {_last_words(home)}") from error
 
 

@@ -55,6 +55,9 @@ class SampleData(Sample):
     quick: ClassVar[Mapping[str, str]] = {
         "property.cassandra.auth_bcrypt_gensalt_log2_rounds": "4",
         "property.cassandra.unsafesystem": "true",
+        "read_request_timeout": "60s",
+        "range_request_timeout": "60s",
+        "write_request_timeout": "60s",
     }
 
     def fill(self, size: int) -> None:

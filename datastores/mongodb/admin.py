@@ -52,9 +52,8 @@ class MongoAdmin(Admin):
         """Return when a member of a set has (or knows) a primary, or waits to be the first of one."""
         with agent(self.node, timeout=10) as client:
             told = client.admin.command("hello")
-        led = told.get("isWritablePrimary") or (told.get("secondary") and told.get("primary"))
-        if not (led or told.get("isreplicaset")):
-            raise NotReady("the member has no primary yet")
+            if not (_led(told) or (told.get("isreplicaset") and _outside(client))):
+                raise NotReady("the member has no primary yet")
 
     def version(self) -> str:
         """Return the running server's version, as ``6.0.27``; one that is held back says so: ``6.0.27 (as 5.0)``."""
@@ -117,6 +116,28 @@ def make_account(node: Node, client: Client) -> None:
         client[AUTH].command("createUser", ACCOUNT, **account)
 
 
+def _led(told: Document) -> bool:
+    """Say whether a member has a primary: one that has just been elected is none before it takes writes."""
+    other = told.get("secondary") and told.get("primary") not in (None, told.get("me"))
+    return bool(told.get("isWritablePrimary") or other)
+
+
+def _outside(client: Client) -> bool:
+    """Say whether a server is in no set, as one that was never in any or moved; not that it has yet to read which."""
+    return client.local["system.replset"].find_one() is None or _config(client) is not None
+
+
+def _config(client: Client) -> Document | None:
+    """Return the configuration of the set that a server works by; None where it has none."""
+    try:
+        config: Document = client.admin.command("replSetGetConfig")["config"]
+    except OperationFailure as error:
+        if error.code != NOT_YET_INITIATED:
+            raise
+        return None
+    return config
+
+
 def _join(node: Node, client: Client) -> None:
     """Begin the set where there is none, and wait for a primary; a member that moved is told its new address."""
     if client.admin.command("hello").get("isreplicaset"):
@@ -130,11 +151,8 @@ def _join(node: Node, client: Client) -> None:
 
 def _begin(node: Node, client: Client) -> None:
     """Make the set, or, where a set does not find this server at any of its addresses, give it its new one."""
-    try:
-        config: Document = client.admin.command("replSetGetConfig")["config"]
-    except OperationFailure as error:
-        if error.code != NOT_YET_INITIATED:
-            raise
+    config = _config(client)
+    if config is None:
         members = [{"_id": 0, "host": address(node.endpoint)}]
         client.admin.command("replSetInitiate", {"_id": SET, "members": members})
         return

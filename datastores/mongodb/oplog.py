@@ -12,13 +12,14 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from datastores.contract import Hole, Incomplete
-from datastores.mongodb.client import Client
+from datastores.mongodb.client import Client, Document
 from datastores.mongodb.position import Position, shown
 from datastores.mongodb.reading import Reader
 
 OPLOG = "oplog.rs"
 POSITION_LOST = 136
 NEVER = Timestamp(0, 0)
+_ATTEMPTS = 3
 
 
 def entries(reader: Reader, start: Position, end: Position) -> Iterator[bytes]:
@@ -45,14 +46,21 @@ def entries(reader: Reader, start: Position, end: Position) -> Iterator[bytes]:
 
 def gap(client: Client, start: Position) -> Hole | None:
     """Return what is missing between ``start`` and the oplog of now; None where nothing is."""
-    try:
-        first = client.local[OPLOG].find_one({"ts": {"$gte": start.ts}}, sort=[("$natural", 1)])
-    except OperationFailure as error:
-        if error.code != POSITION_LOST:
-            raise
-        first = None
+    first = _first(client, start)
     if first is None or first["ts"] != start.ts or first.get("t") != start.term:
         return missing(start, None if first is None else first["ts"])
+    return None
+
+
+def _first(client: Client, start: Position) -> Document | None:
+    """Return the first entry from ``start`` on; None where there is none, or it is gone each time it is read."""
+    for _ in range(_ATTEMPTS):
+        try:
+            found: Document | None = client.local[OPLOG].find_one({"ts": {"$gte": start.ts}}, sort=[("$natural", 1)])
+            return found
+        except OperationFailure as error:
+            if error.code != POSITION_LOST:
+                raise
     return None
 
 

@@ -164,9 +164,10 @@ class Full(Taken):
         for attempt in range(ATTEMPTS):
             again = f".{attempt}" if attempt else ""
             with closing(self._sieve(collection)) as sieve:
-                sent, read = Growing(self._path(collection) + again), self._marked(collection)
+                sent, read = Growing(self._path(collection) + again), collection
                 gone = Growing(f"{GONE}{collection.uuid.hex()}/{self._older(collection):04d}{again}")
                 try:
+                    read = self._marked(collection)
                     yield from self._read(read, sieve, sent)
                     for each in sieve.gone():
                         yield from gone.add(each)

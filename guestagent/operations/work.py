@@ -104,6 +104,7 @@ class Work:
             error = self._halt.reason
         # Nothing is over before it is written down, be the disk full or not.
         while attempt("writing the outcome", lambda: close(guest, self.row, error, result))[1] is not None:
+            self._halt.park()
             if guest.journal.trouble:
                 break
             time.sleep(_AGAIN)

@@ -21,14 +21,14 @@ from datastores.cassandra.position import Position
 from datastores.cassandra.snapshot import TAG
 from datastores.contract import Databases, DatastoreError, Incomplete, Limits, Mismatch, Node, Secret, Users
 from datastores.manager import Manager
-from guestagent.declarations import load
-from guestagent.image import installation, read_image
-from guestagent.node import node_for
 from tests.fakes_host import Keeper, Taken, restore
-from tests.guests import IMAGE, Guests, prefix, sample
+from tests.guests import Guests, node_in, sample
 
 KILLED = 20 * int(os.environ.get("OSTLER_COUNT", "1"))
 PILED = 2_000_000
+VIEWS = {"materialized_views_enabled": "true"}
+PATIENT = {f"{each}_request_timeout": "60s" for each in ("read", "range", "write", "counter_write")}
+"""Others want the cores, too: two seconds are soon over."""
 DROPPED = 'CREATE TABLE kinds."Odd" ("we;\n""ird" int PRIMARY KEY, x text, y text) WITH comment = \'a;\n\'\'b\''
 SHAPE = (
     "CREATE KEYSPACE kinds WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 1}",
@@ -92,9 +92,17 @@ def flush(node: Node) -> None:
     Management(node).call(STORAGE, FLUSH, "kinds", [])
 
 
+def indexed(cql: Session) -> bool:
+    """Say whether every index can be asked: after a start, or a statement that makes one, the server still builds."""
+    wanted = cql.execute("SELECT keyspace_name, index_name FROM system_schema.indexes WHERE keyspace_name = 'kinds'")
+    built = cql.execute('SELECT table_name, index_name FROM system."IndexInfo"')
+    return {tuple(each) for each in wanted} <= {tuple(each) for each in built}
+
+
 def rows(node: Node) -> dict[str, list[str]]:
     """Return everything that can be read, by how; a time to live only shrinks."""
-    with session(node) as cql:
+    with session(node, timeout=60) as cql:
+        until(lambda: indexed(cql))
         found = {each: sorted(map(repr, cql.execute(each))) for each in READ}
         [left] = cql.execute(READ[1])
         assert left[0] is None or 0 < left[0] <= 86400
@@ -112,6 +120,7 @@ class Writer:
         self._node = node
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        self.begun = 0
         self.done = list[int]()
 
     def __enter__(self) -> "Writer":
@@ -126,6 +135,7 @@ class Writer:
     def _run(self) -> None:
         with session(self._node) as cql:
             while not self._over.is_set():
+                self.begun += 1
                 cql.execute("INSERT INTO kinds.live (p, c, v) VALUES (1, %s, 'w')", (len(self.done),))
                 self.done.append(len(self.done))
 
@@ -140,7 +150,7 @@ def until(true: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def served(inn: Guests) -> Manager:
     manager = inn.manager("cassandra", start=False)
-    manager.settings.switch(manager.settings.write({"materialized_views_enabled": "true"}))
+    manager.settings.switch(manager.settings.write(VIEWS | PATIENT))
     manager.admin.initialise()
     manager.service.start()
     manager.admin.secure()
@@ -160,7 +170,7 @@ def running(served: Manager) -> Iterator[Manager]:
 def other(inn: Guests) -> Manager:
     """A guest whose data is always somebody else's; it has no server between two tests."""
     manager = inn.manager("cassandra", start=False)
-    manager.settings.switch(manager.settings.write({"materialized_views_enabled": "true"}))
+    manager.settings.switch(manager.settings.write(VIEWS | PATIENT))
     manager.node.host.folder(manager.node.places.data)
     return manager
 
@@ -203,7 +213,7 @@ def test_every_row_that_was_acknowledged_comes_back_and_new_files_only_are_sent(
         views = {each.view_name for each in cql.execute("SELECT view_name FROM system_schema.views")}
         live = {each.c for each in cql.execute("SELECT c FROM kinds.live WHERE p = 1")}
         assert {each.c for each in cql.execute("SELECT c FROM kinds.live WHERE v = 'w'")} == live
-    assert set(range(acknowledged)) <= live <= set(writer.done)
+    assert set(range(acknowledged)) <= live <= set(range(writer.begun))
     assert set(here.tokens) == set(position.tokens)
     assert str(here.host_id) != position.host_id
     assert views == {"seen"}
@@ -343,10 +353,7 @@ def test_what_killed_backups_hold_of_the_disk_does_not_grow(running: Manager) ->
 
 def hold_links(home: Path, told: Connection) -> None:
     """Take a backup of a guest in a process of its own, and tell when its links are there, to be killed."""
-    version = read_image(IMAGE).versions("cassandra")[0]
-    facts = installation(read_image(IMAGE), "cassandra", version, prefix())
-    node = node_for(home.name, load("cassandra"), version, facts, home / "root", home / "state", port=0)
-    with CassandraBackup(node).snapshot(None, Limits()) as snapshot:
+    with CassandraBackup(node_in(home, "cassandra")).snapshot(None, Limits()) as snapshot:
         next(iter(snapshot.extents()))
         told.send("there")
         time.sleep(600)

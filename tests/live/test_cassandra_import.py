@@ -11,13 +11,13 @@ from datastores.manager import Manager
 from tests.conformance.test_parts_imports import take_in
 from tests.fakes_host import Keeper, Taken
 from tests.guests import Guests
-from tests.live.test_cassandra_backup import flush, in_view, later, move, rows, seen, shape
+from tests.live.test_cassandra_backup import PATIENT, VIEWS, flush, in_view, later, move, rows, seen, shape
 
 
 @pytest.fixture(scope="module")
 def served(inn: Guests) -> Manager:
     manager = inn.manager("cassandra", start=False)
-    manager.settings.switch(manager.settings.write({"materialized_views_enabled": "true"}))
+    manager.settings.switch(manager.settings.write(VIEWS | PATIENT))
     manager.admin.initialise()
     manager.service.start()
     manager.admin.secure()
@@ -133,7 +133,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_dropped(
 def test_views_are_refused_where_the_server_makes_none(served: Manager, taken: Taken) -> None:
     def views(enabled: str) -> None:
         served.service.stop()
-        served.settings.switch(served.settings.write({"materialized_views_enabled": enabled}))
+        served.settings.switch(served.settings.write(PATIENT | {"materialized_views_enabled": enabled}))
         served.service.start()
 
     there = rows(served.node)

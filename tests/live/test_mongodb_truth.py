@@ -1,11 +1,13 @@
 """What MongoDB's backups say must be so: reign, order, the running server itself; and nothing is left behind."""
 
+import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from guestagent.declarations import load
 from guestagent.node import manager_for
 from tests.agents import until
 from tests.fakes_host import Keeper, restore
-from tests.guests import Guests
+from tests.guests import Guests, node_in
 
 COUNT = int(os.environ.get("OSTLER_COUNT", "1"))
 Client = MongoClient[dict[str, Any]]
@@ -242,6 +244,13 @@ def test_a_capped_collection_that_is_overwritten_is_read_again(served: Manager, 
         list(overwriting(served, client, 1000))
 
 
+def left_open(home: Path) -> None:
+    """Begin to read a collection, and end as a process that is killed: it says good-bye to nobody."""
+    with agent(node_in(home, "mongodb")) as client:
+        next(Reader(client).batches("shop", "rows"))
+        os._exit(0)
+
+
 def waiting(client: Client) -> int:
     """Return how many cursors of backups wait on the server for a reader."""
     found = client.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
@@ -250,13 +259,10 @@ def waiting(client: Client) -> int:
 
 def test_the_cursor_of_a_killed_backup_is_ended(served: Manager, client: Client) -> None:
     client.shop.rows.insert_many([{"_id": Int64(n), "pad": "x" * 100} for n in range(5000)])
-    child = os.fork()
-    if not child:
-        # As a process that is killed: it says good-bye to nobody.
-        with agent(served.node) as theirs:
-            next(Reader(theirs).batches("shop", "rows"))
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    child = multiprocessing.get_context("spawn").Process(target=left_open, args=(served.node.places.root.parent,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
     assert waiting(client) == 1
     served.backup.sweep()
     assert waiting(client) == 0

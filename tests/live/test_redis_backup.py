@@ -52,6 +52,11 @@ def config(manager: Manager) -> dict[str, object]:
     return {name: call(manager, "CONFIG", "GET", name) for name in BORROWED}
 
 
+def quiet(manager: Manager) -> None:
+    """Have the server write nothing of its own into its log, as it does every ten seconds while somebody follows."""
+    call(manager, "CONFIG", "SET", "repl-ping-replica-period", "3600")
+
+
 def clients(manager: Manager) -> int:
     with agent(manager.node) as connection:
         return int(info(connection, "replication")["connected_slaves"])
@@ -175,6 +180,7 @@ def test_a_value_that_returns_to_what_it_was_is_there_once(source: Manager, targ
 
 
 def test_sizes_of_the_second_backup(source: Manager, target: Manager) -> None:
+    quiet(source)
     sample = SampleData(source.node)
     sample.fill(12_000_000)
     full = take(source.backup)
@@ -258,22 +264,23 @@ def test_a_log_can_be_followed_past_the_replication_timeout(source: Manager) -> 
         feed.full()
         for _ in feed.rdb():
             pass
-        ticks = [time.monotonic() for _ in zip(feed.log(10**6), range(4), strict=False)]
-    assert ticks[-1] - ticks[0] > 2.5
+        began = time.monotonic()
+        assert any(time.monotonic() - began > 2.5 for _ in feed.log(10**6)), "it has ended"
 
 
 def test_waiting_for_the_server_can_be_given_up(source: Manager) -> None:
     SampleData(source.node).fill(500_000)
     call(source, "CONFIG", "SET", "rdb-key-save-delay", "20000")
     call(source, "BGSAVE")
-    before, began = config(source), time.monotonic()
+    before = config(source)
     with source.backup.snapshot(None, Limits()) as snapshot:
         extents = snapshot.extents()
         for _ in range(2):
             extent = next(extents)
             assert not isinstance(extent, Kept)
             assert (extent[1], len(extent[2])) == (0, 0)
-    assert time.monotonic() - began < 10
+    with agent(source.node) as connection:
+        assert info(connection, "persistence")["rdb_bgsave_in_progress"] == "1", "it was waited for"
     assert config(source) == before
     assert _soon(lambda: clients(source) == 0)
     call(source, "CONFIG", "SET", "rdb-key-save-delay", "0")
@@ -370,12 +377,8 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from datastores.contract import Limits
 from guestagent.declarations import load
-from guestagent.image import installation, read_image
-from guestagent.node import node_for
-declared = load("redis")
-facts = installation(read_image("debian-12"), "redis", "7.0")
-node = node_for({guest!r}, declared, "7.0", facts, Path({home!r}) / "root", Path({home!r}) / "state", port=0)
-with declared.backup(node).snapshot(None, Limits()) as snapshot:
+from tests.guests import node_in
+with load("redis").backup(node_in(Path({home!r}), "redis", "7.0")).snapshot(None, Limits()) as snapshot:
     next(iter(snapshot.extents()))
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -385,7 +388,7 @@ def test_sweep_puts_back_what_a_killed_agent_left(source: Manager, inn: Guests) 
     SampleData(source.node).fill(3_000_000)
     before = config(source)
     home = inn.folder / source.node.guest_id
-    script = CHILD.format(root=str(Path(__file__).parents[2]), guest=source.node.guest_id, home=str(home))
+    script = CHILD.format(root=str(Path(__file__).parents[2]), home=str(home))
     ended = subprocess.run([sys.executable, "-c", script], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert config(source) != before
@@ -485,6 +488,7 @@ def test_letting_in_may_be_done_again_while_tenants_are_at_work(source: Manager,
 
 
 def test_confirm_knows_one_checkpoint_from_another(source: Manager, target: Manager) -> None:
+    quiet(source)
     full = take(source.backup)
     source.backup.confirm(full.checkpoint)
     call(source, "SET", "a", 1)

@@ -70,14 +70,15 @@ def named(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
 
-every_source = pytest.mark.parametrize("path", sources(), ids=name_of)
+TREES = {path: ast.parse(path.read_text()) for path in sources()}
+"""All parsed before any test runs: Python 3.11 may not do it beside another thread that shows a traceback."""
+every_source = pytest.mark.parametrize("path", TREES, ids=name_of)
 
 
 @every_source
 def test_files_functions_and_classes_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= FILE_LINES
-    for node in ast.walk(ast.parse(text)):
+    assert len(path.read_text().splitlines()) <= FILE_LINES
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= FUNCTION_LINES, f"{node.name} has {lines} lines"
@@ -89,13 +90,13 @@ def test_files_functions_and_classes_stay_small(path: Path) -> None:
 
 @every_source
 def test_a_file_says_what_it_is_and_has_a_name_of_its_own(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), "no docstring"
+    assert ast.get_docstring(TREES[path]), "no docstring"
     assert not BAD_NAMES.search(path.stem), "name it after what it holds"
 
 
 @every_source
 def test_package_code_has_no_shell_no_pickle_and_no_broad_except(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = TREES[path]
     found = {each.split(".")[0] for each in imported(tree)}
     assert not found & BAD_MODULES
     assert path.name == "sample.py" or "random" not in found, "keys and passwords come from secrets"
@@ -132,7 +133,7 @@ def test_imports_keep_to_the_table_of_the_rooms(path: Path) -> None:
     )
     if not here.startswith("guestagent/operations"):
         allowed |= OSLO.get(here, OSLO.get(package, set()))
-    odd = {each for each in imported(ast.parse(path.read_text())) if each and each.split(".")[0] not in allowed}
+    odd = {each for each in imported(TREES[path]) if each and each.split(".")[0] not in allowed}
     assert not odd, f"{here} may not import these"
 
 
@@ -149,7 +150,7 @@ def drivers(here: str) -> set[str]:
 @every_source
 def test_nobody_imports_a_datastore_from_outside_its_folder(path: Path) -> None:
     modules = {folder.replace("/", "."): folder for folder in datastores().values()}
-    for each in imported(ast.parse(path.read_text())):
+    for each in imported(TREES[path]):
         for module, folder in modules.items():
             inside = name_of(path).startswith(f"{folder}/")
             assert inside or not (each == module or each.startswith(f"{module}."))
@@ -158,14 +159,12 @@ def test_nobody_imports_a_datastore_from_outside_its_folder(path: Path) -> None:
 @every_source
 def test_the_libraries_know_no_file_of_configuration_and_no_word_of_rpc(path: Path) -> None:
     package = name_of(path).split("/")[0]
-    found = {each.split(".")[0] for each in imported(ast.parse(path.read_text()))}
+    found = {each.split(".")[0] for each in imported(TREES[path])}
     if package != "guestagent":
         assert not found & {"guestagent", "oslo_config", "oslo_messaging", "oslo_log"}
         assert {"datastores": "objectstore", "objectstore": "datastores"}[package] not in found
 
 
 def test_only_the_configuration_room_reads_oslo_config() -> None:
-    reads = [
-        name_of(p) for p in sources() if any(i.startswith("oslo_config") for i in imported(ast.parse(p.read_text())))
-    ]
+    reads = [name_of(p) for p in sources() if any(i.startswith("oslo_config") for i in imported(TREES[p]))]
     assert reads == ["guestagent/config.py"]

@@ -156,6 +156,22 @@ def test_stop_is_clean_then_hard(node: Node, record: Path) -> None:
     stubborn.stop()
 
 
+class Slow(SleepingAdmin):
+    """A server that takes its time to find out that it cannot."""
+
+    script = "echo begun >> {data}/starts; sleep 1; exit 3"
+
+
+def test_a_server_that_fails_is_not_started_again_and_again(node: Node, record: Path) -> None:
+    """Whoever waits for it in slices finds it still at it."""
+    slow = ProcessService(node, Slow(node), record)
+    with pytest.raises(NotReady):
+        slow.start(timeout=0.1)
+    with pytest.raises(ToolFailed, match="ended before it answered"):
+        slow.start(timeout=60)
+    assert (node.places.data / "starts").read_text() == "begun\n"
+
+
 HALF_GONE = """
 import ctypes, threading, time
 threading.Thread(target=time.sleep, args=(600,)).start()
