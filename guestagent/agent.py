@@ -7,13 +7,14 @@ would be two, and which would start a killed child again.  Nothing in here start
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from oslo_service.service import ServiceBase
 
-from datastores.contract import Datastore
+from datastores.contract import Datastore, Node
 from datastores.manager import Manager
 from guestagent import declarations
 from guestagent.config import AgentSettings, Configuration
@@ -26,6 +27,7 @@ from guestagent.node import manager_for, node_for
 from guestagent.operations.engine import Operations
 from guestagent.operations.guest import Guest
 from guestagent.operations.run import attempt
+from guestagent.processes import at_work, end
 from guestagent.rpc.reporter import Reporter
 from guestagent.rpc.server import Door, serve
 from guestagent.rpc.transport import hush, open_transport
@@ -39,6 +41,8 @@ GRACE = 3.5
 """Seconds that operations are given to end when the agent is."""
 
 _LAST = 1.2
+_KILLED = 10.0
+"""Seconds that a killed tool is given to be gone."""
 
 
 class Agent(ServiceBase):  # type: ignore[misc]
@@ -58,6 +62,8 @@ class Agent(ServiceBase):  # type: ignore[misc]
 
     def start(self) -> None:
         """Go on with what a former life left, serve, beat once; ``SecondAgent`` where another one serves."""
+        if not self.guest.journal.trouble and self.guest.journal.ledger.all(live=True):
+            end_tools(self.guest.manager.node)
         self._operations.resume()
         # Before the first look at the server, which may be slow to answer: who asks is not kept waiting.
         self._end_serving = serve(self._transport, self.guest.guest_id, self._door)
@@ -93,6 +99,13 @@ class Agent(ServiceBase):  # type: ignore[misc]
         """Print the one line that says so."""
         line = {"ready": self.guest.guest_id, "pid": os.getpid(), "epoch": self.guest.boot_epoch}
         print(json.dumps(line), flush=True, file=sys.stdout)
+
+
+def end_tools(node: Node) -> None:
+    """End what still works beside the data: a tool that was started in the moment of a kill did not die with us."""
+    for each in at_work(node.installation.tools.values(), (node.places.staging, node.places.temp)):
+        LOG.warning("Process %d of a former life still worked beside the data; it is ended", each.pid)
+        end(each, signal.SIGKILL, _KILLED)
 
 
 def guest_for(settings: AgentSettings) -> Guest:

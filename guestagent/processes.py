@@ -6,7 +6,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,6 +69,16 @@ def serving(program: Path, data: Path, config: Path) -> Identity | None:
             if _runs(pid, real) and _uses(pid, data, config):
                 return identify(pid)
     return None
+
+
+def at_work(programs: Iterable[Path], folders: Sequence[Path]) -> list[Identity]:
+    """Find the processes of these programs that use one of these folders, whoever started them."""
+    known, found = {each.resolve() for each in programs}, list[Identity]()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if any(_runs(pid, each) for each in known) and any(_uses(pid, each, each) for each in folders):
+                found += filter(None, [identify(pid)])
+    return found
 
 
 def wait_until(moment: float) -> float:

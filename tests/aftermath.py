@@ -4,9 +4,12 @@
 """
 
 import contextlib
+import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import psutil
@@ -48,8 +51,7 @@ def files_of(agent: LiveAgent) -> frozenset[str]:
     """Return the names below the guest's state and root, without what is counted up or random in them."""
     found = set[str]()
     for folder in (agent.state, agent.root):
-        for path in folder.rglob("*"):
-            parts = path.relative_to(folder).parts
+        for parts in below(folder):
             if parts[0] in LEARNT or (parts[0] == "data" and len(parts) > 1):
                 continue
             if parts[0] == "config.d":
@@ -58,6 +60,13 @@ def files_of(agent: LiveAgent) -> frozenset[str]:
                 found.add(RANDOM.sub("N", "/".join((folder.name, *parts))))
     assert len(list((agent.root / "config.d").iterdir())) <= GENERATIONS
     return frozenset(found)
+
+
+def below(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Yield what is below a folder, by its parts; what a running server removes meanwhile disturbs nobody."""
+    for at, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            yield (*Path(at).relative_to(folder).parts, name)
 
 
 def accounts(agent: LiveAgent, node: Node) -> list[str]:

@@ -269,8 +269,9 @@ def until(check: Callable[[], bool], timeout: float, what: str) -> None:
 
 
 def texts(folder: Path, names: Sequence[str] = ()) -> Iterator[tuple[Path, bytes]]:
-    """Yield every regular file below a folder with its bytes."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and (not names or path.name in names):
+    """Yield every regular file below a folder with its bytes; a server may put some away meanwhile."""
+    for at, _, found in os.walk(folder):
+        for path in (Path(at) / each for each in found if not names or each in names):
             with contextlib.suppress(OSError):
-                yield path, path.read_bytes()
+                if path.is_file() and not path.is_symlink():
+                    yield path, path.read_bytes()

@@ -37,6 +37,8 @@ CHECKS: dict[str, list[str]] = {
 Figures = dict[str, float]
 COUNTS = ("tests", "failures", "errors", "skipped")
 NOT_HELD = ("failure", "error", "skipped")
+LIMIT = 600 * int(os.environ.get("OSTLER_COUNT", "1"))
+"""Seconds that one test may take; where there is more to do, more."""
 WIDTH = 300
 """Characters of what is said of one test at the end."""
 
@@ -129,7 +131,7 @@ class Lanes:
         """Run some files of a suite in one process; no figures where it left no report."""
         with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
             report = Path(folder) / "junit.xml"
-            told = [f"--junitxml={report}", "--durations=5", "--durations-min=5"]
+            told = [f"--junitxml={report}", f"--timeout={LIMIT}", "--durations=5", "--durations-min=5"]
             ok = self._execute(name, ["python", "-m", "pytest", *files, *told])
             if not report.exists():
                 return False, {}, [f"{' '.join(files)}: ended without a report"]

@@ -21,7 +21,7 @@ from guestagent.config import without_file
 from guestagent.rpc.client import connect
 from guestagent.rpc.transport import open_transport
 from tests.agents import LiveAgent, Site, site, until
-from tests.cases import cases
+from tests.cases import cases, node_of
 from tests.fixtures_rabbit import Broker
 
 MEBIBYTE = 1024 * 1024
@@ -106,6 +106,31 @@ def test_it_stays_small_and_starts_cheaply(place: Site) -> None:
         tree = [mine, *(child for child in mine.children(recursive=True) if child.pid not in servers)]
         pss = sum(found.memory_full_info().pss for found in tree)
         assert pss <= 60_000_000, f"{each.datastore}: {pss / MEBIBYTE:.1f} MiB"
+
+
+def test_a_tool_that_did_not_die_with_it_is_ended_by_the_next(agent: LiveAgent) -> None:
+    """One that was started in the moment of the kill has not asked the kernel to die with its parent yet."""
+    agent.start().prepare()
+    server = agent.status()["server_pid"]
+    agent.ostler("backup", "create", "--bandwidth", "10", "--no-wait")
+    agent.kill()
+    # The kernel shows them as programs of the image, as their tool's path is among their first words.
+    tool = str(node_of(agent).installation.tools["server"])
+    argv = ["/bin/dash", "-c", "read line", tool]
+    beside, elsewhere = (str(each) for each in (agent.root / "temp", agent.site.folder))
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([*argv, beside], stdin=pipe) as left,
+        subprocess.Popen([*argv, elsewhere], stdin=pipe) as other,
+    ):
+        try:
+            agent.start()
+            assert left.wait(60) == -signal.SIGKILL
+            assert other.poll() is None
+            assert agent.status()["server_pid"] == server
+        finally:
+            for each in (left, other):
+                each.kill()
 
 
 def test_sigterm_ends_it_and_leaves_the_database(agent: LiveAgent) -> None:
