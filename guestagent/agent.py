@@ -102,9 +102,9 @@ class Agent(ServiceBase):  # type: ignore[misc]
 
 
 def end_tools(node: Node) -> None:
-    """End what still works beside the data: a tool that was started in the moment of a kill did not die with us."""
-    for each in at_work(node.installation.tools.values(), (node.places.staging, node.places.temp)):
-        LOG.warning("Process %d of a former life still worked beside the data; it is ended", each.pid)
+    """End what still works on staged data: a tool that was started in the moment of a kill did not die with us."""
+    for each in at_work(node.installation.tools.values(), node.places.staging):
+        LOG.warning("Process %d of a former life still worked on %s; it is ended", each.pid, node.places.staging)
         end(each, signal.SIGKILL, _KILLED)
 
 

@@ -6,7 +6,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,12 +71,12 @@ def serving(program: Path, data: Path, config: Path) -> Identity | None:
     return None
 
 
-def at_work(programs: Iterable[Path], folders: Sequence[Path]) -> list[Identity]:
-    """Find the processes of these programs that use one of these folders, whoever started them."""
+def at_work(programs: Iterable[Path], folder: Path) -> list[Identity]:
+    """Find the processes of these programs that use a folder, whoever started them."""
     known, found = {each.resolve() for each in programs}, list[Identity]()
     for pid in _pids():
         with contextlib.suppress(OSError):
-            if any(_runs(pid, each) for each in known) and any(_uses(pid, each, each) for each in folders):
+            if any(_runs(pid, each) for each in known) and _uses(pid, folder, folder):
                 found += filter(None, [identify(pid)])
     return found
 

@@ -117,7 +117,7 @@ def test_a_tool_that_did_not_die_with_it_is_ended_by_the_next(agent: LiveAgent) 
     # The kernel shows them as programs of the image, as their tool's path is among their first words.
     tool = str(node_of(agent).installation.tools["server"])
     argv = ["/bin/dash", "-c", "read line", tool]
-    beside, elsewhere = (str(each) for each in (agent.root / "temp", agent.site.folder))
+    beside, elsewhere = (str(agent.root / each) for each in ("staging", "temp"))
     pipe = subprocess.PIPE
     with (
         subprocess.Popen([*argv, beside], stdin=pipe) as left,
