@@ -63,7 +63,7 @@ class Agent(ServiceBase):  # type: ignore[misc]
     def start(self) -> None:
         """Go on with what a former life left, serve, beat once; ``SecondAgent`` where another one serves."""
         if not self.guest.journal.trouble and self.guest.journal.ledger.all(live=True):
-            end_tools(self.guest.manager.node)
+            attempt("ending the tools of a former life", lambda: end_tools(self.guest.manager.node))
         self._operations.resume()
         # Before the first look at the server, which may be slow to answer: who asks is not kept waiting.
         self._end_serving = serve(self._transport, self.guest.guest_id, self._door)
@@ -103,9 +103,11 @@ class Agent(ServiceBase):  # type: ignore[misc]
 
 def end_tools(node: Node) -> None:
     """End what still works on staged data: a tool that was started in the moment of a kill did not die with us."""
-    for each in at_work(node.installation.tools.values(), node.places.staging):
-        LOG.warning("Process %d of a former life still worked on %s; it is ended", each.pid, node.places.staging)
-        end(each, signal.SIGKILL, _KILLED)
+    places = node.places
+    for each in at_work(node.installation.tools.values(), places.staging, (places.data, places.config)):
+        gone = end(each, signal.SIGKILL, _KILLED)
+        told = "it was ended" if gone else "it does not end, not even killed"
+        LOG.warning("Process %d of a former life worked on %s: %s", each.pid, places.staging, told)
 
 
 def guest_for(settings: AgentSettings) -> Guest:

@@ -143,7 +143,9 @@ class Fault:
 
     @classmethod
     def of(cls, error: BaseException) -> "Fault":
-        """Describe an error; one that is not of our three trees shows its kind, never its text."""
+        """Describe an error, or hand on what was told; one not of our three trees shows its kind, never its text."""
+        if isinstance(error, Told):
+            return error.fault
         known = isinstance(error, AgentError | contract.DatastoreError | store.StoreError)
         text = str(error) if known else f"{type(error).__name__} (the agent's log has the rest)"
         return cls(

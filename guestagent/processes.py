@@ -71,12 +71,16 @@ def serving(program: Path, data: Path, config: Path) -> Identity | None:
     return None
 
 
-def at_work(programs: Iterable[Path], folder: Path) -> list[Identity]:
-    """Find the processes of these programs that use a folder, whoever started them."""
+def at_work(programs: Iterable[Path], folder: Path, but: tuple[Path, Path]) -> list[Identity]:
+    """Find the processes of these programs that use a folder, whoever started them; not one that serves ``but``.
+
+    ``but`` are the data and the configuration of a server, which may have files of that folder open, too.
+    """
     known, found = {each.resolve() for each in programs}, list[Identity]()
     for pid in _pids():
         with contextlib.suppress(OSError):
-            if any(_runs(pid, each) for each in known) and _uses(pid, folder, folder):
+            mine = any(_runs(pid, each) for each in known) and _uses(pid, folder, folder)
+            if mine and not _uses(pid, *but):
                 found += filter(None, [identify(pid)])
     return found
 

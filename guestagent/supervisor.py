@@ -21,6 +21,8 @@ from guestagent.processes import Identity, end, identify, serving, wait_until
 from guestagent.programs import STARTER, printable
 
 KILLED_AFTER = 10.0
+YOUNG = 300.0
+"""Seconds within which a server that was started and never answered has failed when it ends."""
 LOG_LIMIT = 16 * 1024 * 1024
 _QUOTED = 1500
 
@@ -41,7 +43,8 @@ class ProcessService:
         )
         self._guard = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._young = False
+        self._launched: float | None = None
+        """When the server was started that has not answered yet, by the monotonic clock."""
         self._known = self._recorded()
 
     @property
@@ -56,7 +59,7 @@ class ProcessService:
             found = self.pid() is not None or self._adopt()
             if not found:
                 self._launch()
-            young = self._young
+            young = self._launched is not None and time.monotonic() - self._launched < YOUNG
             try:
                 self._wait_for_answer(until, timeout)
             except ToolFailed:
@@ -112,7 +115,7 @@ class ProcessService:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._young = True
+        self._launched = time.monotonic()
         self._remember(identify(self._child.pid))
 
     def _adopt(self) -> bool:
@@ -120,7 +123,7 @@ class ProcessService:
         places = self._node.places
         found = serving(self._node.installation.tools["server"], places.data, places.config)
         if found is not None:
-            self._young = False
+            self._launched = None
             self._remember(found)
         return found is not None
 
@@ -130,7 +133,7 @@ class ProcessService:
             try:
                 self._admin.ping()
                 if self.pid() is not None:
-                    self._young = False
+                    self._launched = None
                     return
             except NotReady as error:
                 last = error

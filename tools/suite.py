@@ -73,6 +73,7 @@ def main() -> int:
     steps = Lanes().run(list(dict.fromkeys(options.steps or names())))
     ok = all(step.ok for step in steps)
     told = [f"{step.name:<11} | {each}" for step in steps for each in step.not_held]
+    told += [f"{step.name:<11} | see above" for step in steps if not step.ok and not step.not_held]
     told.append("all held" if ok else "NOT all held")
     print("\n".join(["", *(step.line() for step in steps), "", *told]), flush=True)
     if options.json:

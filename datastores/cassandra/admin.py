@@ -95,7 +95,7 @@ class CassandraAdmin(Admin):
     def abandon(self) -> int:
         """Shut its doors, have everything written to tables, and kill it: a drain waits for two seconds in between."""
         management = jolokia.Management(self.node, timeout=60)
-        with session(self.node, timeout=60) as cql:
+        with session(self.node) as cql:
             root.remember(self.node, cql)
             keyspaces = [AUTH, *replications(cql)]
         for each in ("stopNativeTransport()", "stopGossiping"):

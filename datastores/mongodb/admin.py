@@ -51,8 +51,7 @@ class MongoAdmin(Admin):
     def ping(self) -> None:
         """Return when a member of a set has (or knows) a primary, or waits to be the first of one."""
         with agent(self.node, timeout=10) as client:
-            told = client.admin.command("hello")
-            if not (_led(told) or (told.get("isreplicaset") and _outside(client))):
+            if not (_led(client.admin.command("hello")) or _outside(client)):
                 raise NotReady("the member has no primary yet")
 
     def version(self) -> str:
@@ -124,7 +123,8 @@ def _led(told: Document) -> bool:
 
 def _outside(client: Client) -> bool:
     """Say whether a server is in no set, as one that was never in any or moved; not that it has yet to read which."""
-    return client.local["system.replset"].find_one() is None or _config(client) is not None
+    known = _config(client) is not None or client.local["system.replset"].find_one() is None
+    return known and bool(client.admin.command("hello").get("isreplicaset"))
 
 
 def _config(client: Client) -> Document | None:

@@ -4,6 +4,7 @@ import argparse
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from guestagent.cli.progress import follower
 from guestagent.cli.requests import seconds
 from guestagent.cli.show import Object
 from guestagent.declarations import Verb
-from guestagent.errors import AgentError, Busy, DeadlinePassed, Fault, Refused, Told, Unreachable
+from guestagent.errors import AgentError, DeadlinePassed, Fault, Refused, Told
 from guestagent.status import Status as State
 
 if TYPE_CHECKING:
@@ -84,25 +85,32 @@ class Status(Asking, Object):
         return parser
 
     def result(self, parsed: argparse.Namespace) -> Mapping[str, object]:
-        if parsed.wait is None:
-            return self._look()
-        end = time.monotonic() + parsed.timeout
+        with closing(self.client()) as client:
+            if parsed.wait is None:
+                return self._look(client)
+            return self._wait(client, parsed.wait, parsed.timeout)
+
+    def _wait(self, client: "Client", wanted: str, timeout: float) -> Mapping[str, object]:
+        end = time.monotonic() + timeout
         while True:
             late: AgentError
             try:
-                seen = self._look()
-                if seen["status"] == parsed.wait:
+                seen = self._look(client)
+                if seen["status"] == wanted:
                     return seen
-                late = DeadlinePassed(f"status is {seen['status']}, not {parsed.wait}, after {parsed.timeout} s")
-            except (Busy, DeadlinePassed, Unreachable) as error:
-                # An agent that starts, or whose server is slow, gives its answer later.
+                late = DeadlinePassed(f"status is {seen['status']}, not {wanted}, after {timeout} s")
+            except AgentError as error:
+                fault = Fault.of(error)
+                if not fault.retry and fault.type != DeadlinePassed.__name__:
+                    raise
+                # An agent that is only just starting, that is busy or whose server is slow, answers later.
                 late = error
             if time.monotonic() > end:
                 raise late
             time.sleep(0.25)
 
-    def _look(self) -> Mapping[str, object]:
-        seen = self.client().call("agent", "status", {}, deadline=self.app.options.deadline or 10.0)
+    def _look(self, client: "Client") -> Mapping[str, object]:
+        seen = client.call("agent", "status", {}, deadline=self.app.options.deadline or 10.0)
         if not isinstance(seen, dict):
             raise Refused("the agent's status is not an object")
         return seen

@@ -22,7 +22,7 @@ from cliff.commandmanager import CommandManager
 from datastores.contract import DatastoreError
 from guestagent.cli import agents, backups, images, operations, verbs
 from guestagent.cli.requests import seconds
-from guestagent.errors import AgentError, Failed, Fault, Refused, Told
+from guestagent.errors import AgentError, Failed, Fault, Refused
 from objectstore.store import StoreError
 
 DESCRIPTION = """\
@@ -84,7 +84,7 @@ class Ostler(App):
         try:
             return self._run([*argv, *self._kept])
         except (AgentError, DatastoreError, StoreError) as error:
-            fault = error.fault if isinstance(error, Told) else Fault.of(error)
+            fault = Fault.of(error)
             if self.options.debug:
                 traceback.print_exc()
             print(_shown(fault, as_json=_wants_json(argv)), file=sys.stderr)

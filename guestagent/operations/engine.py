@@ -26,6 +26,7 @@ from guestagent.operations.work import Work, close
 QUEUE = 256
 REQUEST_ID = 200
 _LOOK = 5.0
+_SLICE = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,14 @@ class Operations:
             self._stopping = True
             self._changed.notify_all()
             running = [each for each in self._works.values() if each.running]
-            for each in running:
+        while time.monotonic() < end and (busy := [each for each in running if not each.over]):
+            for each in busy:
+                # It may have come to such a step only now.
                 if not each.repeatable:
                     each.ask(Interrupted("the agent was ended", operation=each.row.id))
+            busy[0].join(_SLICE)
         for each in running:
-            each.leave(max(0.0, end - time.monotonic()))
+            each.leave()
 
     def wait(self, operation: str, timeout: float) -> bool:
         """Wait until an operation has ended; return whether it has."""

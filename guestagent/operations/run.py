@@ -56,9 +56,7 @@ class Run:
             return self._results[name]  # type: ignore[return-value]
         if not repeatable and self.begun(name):
             raise Interrupted(f"interrupted at {name!r}: the agent was killed there", operation=self.id)
-        self.check()
-        self.repeatable = repeatable
-        self._save(self.row.with_step(name, "running"))
+        self._begin(name, repeatable)
         point(self.row.verb, name, "before")
         result, error = attempt(f"{self.row.verb} {self.id} at {name!r}", move)
         self._halt.park()
@@ -71,6 +69,16 @@ class Run:
         point(self.row.verb, name, "after")
         self._keep(name, result)
         return self._results[name]  # type: ignore[return-value]
+
+    def _begin(self, name: str, repeatable: bool) -> None:
+        """Say that a step has begun; whoever ends the agent has known before that whether it may be cut short."""
+        self.repeatable = repeatable
+        try:
+            self.check()
+            self._save(self.row.with_step(name, "running"))
+        except BaseException:
+            self.repeatable = True
+            raise
 
     def check(self) -> None:
         """Raise where the operation was cancelled or is late; call it wherever time passes."""

@@ -91,10 +91,18 @@ class Work:
         elif self.rest <= 0:
             self.ask(DeadlinePassed(f"{self._verb.key} was not done before its deadline", operation=self._row.id))
 
-    def leave(self, timeout: float) -> None:
-        """Wait for its end; where it does not come, let it go no further in this life."""
+    @property
+    def over(self) -> bool:
+        """Say whether its thread has ended."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of its thread."""
         if self._thread is not None:
             self._thread.join(timeout)
+
+    def leave(self) -> None:
+        """Let it go no further in this life."""
         self._halt.freeze()
 
     def _work(self, resumed: bool) -> None:

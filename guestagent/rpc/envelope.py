@@ -58,7 +58,7 @@ def unpack(
 
 def fault(error: BaseException) -> dict[str, JSON]:
     """Return the answer that tells of an error; the text of an unforeseen one stays here."""
-    told = error.fault if isinstance(error, Told) else Fault.of(error)
+    told = Fault.of(error)
     return {"error": cast(JSON, told.to_json())}
 
 

@@ -117,20 +117,28 @@ def test_a_tool_that_did_not_die_with_it_is_ended_by_the_next(agent: LiveAgent) 
     # The kernel shows them as programs of the image, as their tool's path is among their first words.
     tool = str(node_of(agent).installation.tools["server"])
     argv = ["/bin/dash", "-c", "read line", tool]
-    beside, elsewhere = (str(agent.root / each) for each in ("staging", "temp"))
-    pipe = subprocess.PIPE
-    with (
-        subprocess.Popen([*argv, beside], stdin=pipe) as left,
-        subprocess.Popen([*argv, elsewhere], stdin=pipe) as other,
-    ):
-        try:
-            agent.start()
-            assert left.wait(60) == -signal.SIGKILL
-            assert other.poll() is None
-            assert agent.status()["server_pid"] == server
-        finally:
-            for each in (left, other):
-                each.kill()
+    staging, data, temp = (str(agent.root / each) for each in ("staging", "data", "temp"))
+    with contextlib.ExitStack() as stack:
+        # One on staged data, a server that takes something in from there, and one that has nothing to do with it.
+        left, serving, other = (
+            stack.enter_context(subprocess.Popen([*argv, *words], stdin=subprocess.PIPE))
+            for words in ([staging], [staging, data], [temp])
+        )
+        for each in (left, serving, other):
+            stack.callback(each.kill)
+        agent.start()
+        assert left.wait(60) == -signal.SIGKILL
+        assert (serving.poll(), other.poll()) == (None, None)
+        assert agent.status()["server_pid"] == server
+
+
+def test_a_status_is_waited_for_before_there_is_an_agent(agent: LiveAgent) -> None:
+    waiting = agent.begin("status", "--wait", "NEW", "--timeout", "120", "-f", "json")
+    time.sleep(3)
+    assert waiting.poll() is None
+    agent.start()
+    assert json.loads(waiting.communicate(timeout=150)[0])["status"] == "NEW"
+    assert waiting.returncode == 0
 
 
 def test_sigterm_ends_it_and_leaves_the_database(agent: LiveAgent) -> None:

@@ -13,7 +13,7 @@ from tests.cases import sample_of
 from tests.guests import IMAGE, prefix
 
 ENDS_WITHIN = 5.0
-"""Seconds that an agent may take to end; here others want the cores as well."""
+"""Seconds that an agent may take to end."""
 RATE = 50_000
 """Bytes a second; what is filled in takes more than a minute then, however slow the machine is meanwhile."""
 
@@ -72,21 +72,26 @@ def test_bandwidth_and_niceness_are_kept(agent: LiveAgent) -> None:
     assert tools(agent) == []
 
 
-def test_the_end_of_the_agent_ends_a_backup_and_says_so(agent: LiveAgent) -> None:
+def in_time(agent: LiveAgent) -> bool:
+    """End the agent in the middle of a backup and start it again; say whether it was soon gone, and had said so."""
     server = agent.status()["server_pid"]
     operation = streaming(agent)
     begun = time.monotonic()
     assert agent.terminate() == 0
-    assert time.monotonic() - begun < 2 * ENDS_WITHIN
+    took = time.monotonic() - begun
     until(lambda: {each.pid for each in agent.servers()} == {server}, 60, "the server is alone")
     told: Any = agent.run("operation", "show", operation, "--state-dir", str(agent.state)).json
-    # Where it could not be ended in time, on a machine that is busy with others, the next life does it.
-    assert (told["state"], told["step"]) in (("interrupted", "stream"), ("running", "stream"))
     agent.start()
     until(lambda: shown(agent, operation)["state"] == "interrupted", 60, "it has ended")
     assert agent.status()["server_pid"] == server
-    [failed] = [each for each in agent.ostler("backup", "list") if each["state"] == "FAILED"]  # type: ignore
-    assert failed["guest_id"] == "g1"
+    return took < ENDS_WITHIN and (told["state"], told["step"]) == ("interrupted", "stream")
+
+
+def test_the_end_of_the_agent_ends_a_backup_and_says_so(agent: LiveAgent) -> None:
+    """Once of three times: where others have the cores, what cannot be ended in time is ended by the next life."""
+    assert any(in_time(agent) for _ in range(3))
+    failed = [each for each in agent.ostler("backup", "list") if each["state"] == "FAILED"]  # type: ignore
+    assert {each["guest_id"] for each in failed} == {"g1"}
     made: Any = agent.ostler("backup", "create")
     assert made["state"] == "COMPLETED"
 
