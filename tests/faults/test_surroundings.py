@@ -5,6 +5,7 @@ With ``OSTLER_COUNT`` of 10 and more: every installed datastore, either cluster,
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import cast
 import psutil
 import pytest
 
+from datastores.contract import JSON
 from guestagent import declarations
 from objectstore.archive import Archive, Header
 from objectstore.keys import LocalKeys
@@ -92,9 +94,9 @@ def slow_backup(agent: LiveAgent) -> str:
     return operation
 
 
-def begun(agent: LiveAgent, operation: str) -> set[object]:
+def begun(operation: dict[str, JSON]) -> set[object]:
     """Return the names of the steps that an operation has begun, or is past."""
-    steps = cast("list[dict[str, object]]", shown(agent, operation)["steps"])
+    steps = cast("list[dict[str, object]]", operation["steps"])
     return {each["name"] for each in steps if each["state"] != "pending"}
 
 
@@ -136,14 +138,14 @@ def restored(agent: LiveAgent, made: str, digest: dict[str, str], cluster: Path)
     sample_of(agent).change(0.3, 4)
     away = cluster.with_name("away")
     operation = begin(agent, "backup", "restore", backup=made)
-    until(lambda: "stream" in begun(agent, operation), 60, "it reads, or has")
+    while "stream" not in begun(seen := shown(agent, operation)) and seen["state"] == "running":
+        time.sleep(0.01)
     cluster.rename(away)
-    reading = shown(agent, operation)["step"] == "stream"
     ended = ends(agent, operation)
     away.rename(cluster)
     assert ended["state"] == "succeeded", ended["error"]
     whole(agent, digest)
-    return reading
+    return seen["step"] == "stream"
 
 
 @pytest.mark.parametrize("lost", [0, 1] if LONG else [0])
