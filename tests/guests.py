@@ -109,8 +109,7 @@ def node_in(home: Path, datastore: str, version: str | None = None) -> Node:
     """Return the node of a guest that was made before, in another process: ``home`` is its folder."""
     image = read_image(IMAGE)
     facts = installation(image, datastore, version or image.versions(datastore)[0], prefix())
-    wanted = facts.version
-    return node_for(home.name, load(datastore), wanted, facts, home / "root", home / "state", port=0)
+    return node_for(home.name, load(datastore), facts.version, facts, home / "root", home / "state", port=0)
 
 
 def sample(manager: Manager) -> Sample:
