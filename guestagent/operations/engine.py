@@ -90,12 +90,12 @@ class Operations:
             self._stopping = True
             self._changed.notify_all()
             running = [each for each in self._works.values() if each.running]
-        while time.monotonic() < end and (busy := [each for each in running if not each.over]):
+        while time.monotonic() < end and (busy := [each for each in running if not each.over()]):
             for each in busy:
                 # It may have come to such a step only now.
                 if not each.repeatable:
                     each.ask(Interrupted("the agent was ended", operation=each.row.id))
-            busy[0].join(_SLICE)
+            busy[0].over(_SLICE)
         for each in running:
             each.leave()
 

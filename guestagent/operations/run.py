@@ -8,6 +8,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,12 +74,11 @@ class Run:
     def _begin(self, name: str, repeatable: bool) -> None:
         """Say that a step has begun; whoever ends the agent has known before that whether it may be cut short."""
         self.repeatable = repeatable
-        try:
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "repeatable", True)
             self.check()
             self._save(self.row.with_step(name, "running"))
-        except BaseException:
-            self.repeatable = True
-            raise
+            undo.pop_all()
 
     def check(self) -> None:
         """Raise where the operation was cancelled or is late; call it wherever time passes."""

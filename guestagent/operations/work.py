@@ -91,15 +91,11 @@ class Work:
         elif self.rest <= 0:
             self.ask(DeadlinePassed(f"{self._verb.key} was not done before its deadline", operation=self._row.id))
 
-    @property
-    def over(self) -> bool:
-        """Say whether its thread has ended."""
-        return self._thread is not None and not self._thread.is_alive()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of its thread."""
+    def over(self, timeout: float = 0.0) -> bool:
+        """Wait for the end of its thread; return whether it has come."""
         if self._thread is not None:
             self._thread.join(timeout)
+        return self._thread is not None and not self._thread.is_alive()
 
     def leave(self) -> None:
         """Let it go no further in this life."""
