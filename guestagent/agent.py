@@ -31,6 +31,7 @@ from guestagent.processes import at_work, end
 from guestagent.rpc.reporter import Reporter
 from guestagent.rpc.server import Door, serve
 from guestagent.rpc.transport import hush, open_transport
+from guestagent.supervisor import KILLED_AFTER
 
 if TYPE_CHECKING:
     from objectstore.archive import Archive
@@ -41,8 +42,6 @@ GRACE = 3.5
 """Seconds that operations are given to end when the agent is."""
 
 _LAST = 1.2
-_KILLED = 10.0
-"""Seconds that a killed tool is given to be gone."""
 
 
 class Agent(ServiceBase):  # type: ignore[misc]
@@ -105,7 +104,7 @@ def end_tools(node: Node) -> None:
     """End what still works on staged data: a tool that was started in the moment of a kill did not die with us."""
     places = node.places
     for each in at_work(node.installation.tools.values(), places.staging, (places.data, places.config)):
-        gone = end(each, signal.SIGKILL, _KILLED)
+        gone = end(each, signal.SIGKILL, KILLED_AFTER)
         told = "it was ended" if gone else "it does not end, not even killed"
         LOG.warning("Process %d of a former life worked on %s: %s", each.pid, places.staging, told)
 
